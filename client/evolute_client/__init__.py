@@ -1,0 +1,31 @@
+"""The Python client of evolute: calls functions, and is told when what a query returned has changed.
+
+    async with Client("http://127.0.0.1:3210") as client:
+        await client.mutation("messages:send", channel=channel, body="hi")
+        async for messages in client.subscribe("messages:list_recent", channel=channel):
+            ...
+
+`SyncClient` is the same without asyncio, `HttpClient` is for single calls without a connection.
+"""
+
+from evolute.errors import ConvexError
+from evolute.values.value import Int64
+from evolute_client.async_client import Client
+from evolute_client.errors import ClientClosed, ConnectionLost, FunctionError, RequestRefused
+from evolute_client.http_client import HttpClient
+from evolute_client.subscription import Subscription
+from evolute_client.sync_client import SyncClient, SyncSubscription
+
+__all__ = [
+    "Client",
+    "ClientClosed",
+    "ConnectionLost",
+    "ConvexError",
+    "FunctionError",
+    "HttpClient",
+    "Int64",
+    "RequestRefused",
+    "Subscription",
+    "SyncClient",
+    "SyncSubscription",
+]

@@ -1,0 +1,170 @@
+"""One client without its socket: what was asked for goes in, messages to send and news for the caller come out.
+
+    subscribe unsubscribe mutation action ─►┌───────────────┐─► take_outgoing()   messages, in order
+                     connected disconnected ─►│ state machine │
+                                    receive ─►└───────────────┘─► Update: results and completions of one moment
+
+The session id stays the same for the client's life, so that the server recognises a mutation that is sent again. A
+mutation completes in the same Update as the query results that show it. There is no await, clock or socket in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evolute.limits import Limits
+from evolute.protocol.messages import (
+    ActionResponse,
+    Authenticate,
+    AuthError,
+    ClientMessage,
+    Connect,
+    FatalError,
+    MutationResponse,
+    NoToken,
+    Ping,
+    QueryFailed,
+    QueryUpdated,
+    ServerMessage,
+    Token,
+    Transition,
+)
+from evolute_client.errors import RequestRefused
+from evolute_client.local_query_set import LocalQuerySet
+from evolute_client.remote_results import ProtocolBroken, RemoteResults, Result
+from evolute_client.requests import Completion, Requests
+
+
+@dataclass(frozen=True, slots=True)
+class LogLines:
+    """What one run of a function printed on the server."""
+
+    path: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """News of one moment, to be handed on at once: new results by query id, and calls that are complete."""
+
+    results: Mapping[int, Result] = field(default_factory=dict)
+    completions: tuple[Completion, ...] = ()
+    logs: tuple[LogLines, ...] = ()
+
+
+class StateMachine:
+    def __init__(self, session_id: str, *, token: Token | None = None, limits: Limits | None = None) -> None:
+        """`session_id` is a UUID that no other client uses. `token` is sent first on every connection."""
+        limits = limits or Limits()
+        self._session_id = session_id
+        self._token = token or NoToken()
+        self._queries = LocalQuerySet()
+        self._remote = RemoteResults()
+        self._requests = Requests(
+            mutations_in_flight_max=max(1, limits.session_mutations_max // 2),
+            actions_in_flight_max=max(1, limits.session_actions_max // 2),
+        )
+        self._greeting: list[ClientMessage] = []
+        self._connection_count = 0
+        self._close_reason = "InitialConnect"
+        self._max_observed_ts: int | None = None
+        self.is_connected = False
+
+    @property
+    def caught_up(self) -> bool:
+        """This connection has answered all that was open when it began: it is worth as much as the one before it."""
+        return self.is_connected and self._remote.complete and self._requests.caught_up
+
+    # --- The caller ---
+
+    def subscribe(self, path: str, arguments: bytes) -> int:
+        """A query id; the same one for the same query. Each call needs its `unsubscribe`."""
+        return self._queries.add(path, arguments)
+
+    def unsubscribe(self, query_id: int) -> None:
+        self._queries.remove(query_id)
+        if query_id not in self._queries:
+            self._remote.forget(query_id)
+
+    def result(self, query_id: int) -> Result | None:
+        """The query's result, if this connection has shown one."""
+        return self._remote.get(query_id) if self.is_connected else None
+
+    def mutation(self, path: str, arguments: bytes) -> int:
+        """A request id, which `Update.completions` names in the end."""
+        return self._requests.mutation(path, arguments)
+
+    def action(self, path: str, arguments: bytes) -> int:
+        """A request id, which `Update.completions` names in the end."""
+        return self._requests.action(path, arguments)
+
+    # --- The connection ---
+
+    def connected(self) -> None:
+        """A new socket is open. All that the server must know is told again."""
+        assert not self.is_connected
+        self.is_connected = True
+        self._greeting = [
+            Connect(self._session_id, self._connection_count, self._close_reason, self._max_observed_ts),
+        ]
+        if not isinstance(self._token, NoToken):
+            self._greeting.append(Authenticate(0, self._token))
+        self._remote = RemoteResults(self._queries.restart())
+        self._requests.restart()
+        self._connection_count += 1
+
+    def disconnected(self, reason: str) -> Update:
+        """The socket is gone; `reason` is told to the server next time."""
+        assert self.is_connected
+        self.is_connected = False
+        self._close_reason = reason
+        return Update(completions=tuple(self._requests.disconnect()))
+
+    def take_outgoing(self) -> list[ClientMessage]:
+        """The messages to send now. Ask after every other call; there are none without a connection."""
+        if not self.is_connected:
+            return []
+        greeting, self._greeting = self._greeting, []
+        change = self._queries.take_change()
+        return [*greeting, *([] if change is None else [change]), *self._requests.take_sendable()]
+
+    def receive(self, message: ServerMessage) -> Update:
+        """Raises ProtocolBroken if the connection must be given up, RequestRefused if the token was refused."""
+        assert self.is_connected
+        match message:
+            case Transition():
+                return self._receive_transition(message)
+            case MutationResponse() | ActionResponse():
+                return self._receive_response(message)
+            case Ping():
+                return Update()
+            case FatalError(error):
+                raise ProtocolBroken(f"FatalError: {error}")
+            case AuthError(error):
+                raise RequestRefused(error, code="Unauthenticated")
+
+    def _receive_transition(self, message: Transition) -> Update:
+        if message.end.query_set > self._queries.version:
+            raise ProtocolBroken(f"a Transition answers query set {message.end.query_set}, which was never sent")
+        results = self._remote.apply(message)
+        self._observe(message.end.ts)
+        logs: list[LogLines] = []
+        for modification in message.modifications:
+            if isinstance(modification, QueryUpdated | QueryFailed) and modification.query_id in self._queries:
+                self._queries.set_journal(modification.query_id, modification.journal)
+                if modification.log_lines:
+                    logs.append(LogLines(self._queries.path(modification.query_id), modification.log_lines))
+        wanted = {query_id: result for query_id, result in results.items() if query_id in self._queries}
+        return Update(wanted, tuple(self._requests.reach(message.end.ts)), tuple(logs))
+
+    def _receive_response(self, message: MutationResponse | ActionResponse) -> Update:
+        path = self._requests.path(message.request_id)
+        logs = (LogLines(path, message.log_lines),) if path is not None and message.log_lines else ()
+        if isinstance(message, MutationResponse) and message.ts is not None:
+            self._observe(message.ts)
+        completions = self._requests.answer(message, self._remote.version.ts)
+        return Update(completions=tuple(completions), logs=logs)
+
+    def _observe(self, ts: int) -> None:
+        self._max_observed_ts = max(ts, self._max_observed_ts or 0)

@@ -1,0 +1,124 @@
+"""The client for programs without asyncio: the asyncio client on a thread of its own, behind blocking calls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+from evolute.limits import Limits
+from evolute_client.async_client import Client
+from evolute_client.errors import ClientClosed
+from evolute_client.subscription import Subscription
+
+T = TypeVar("T")
+
+
+class SyncClient:
+    """`with SyncClient("http://127.0.0.1:3210") as client`. Any number of threads may use it.
+
+    Calls take what `Client`'s take and raise what they raise.
+    """
+
+    def __init__(self, address: str, *, admin_key: str | None = None, limits: Limits | None = None) -> None:
+        """Raises ValueError if `address` is none. Connects on entering the `with` block."""
+        self._client = Client(address, admin_key=admin_key, limits=limits)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> SyncClient:
+        if self._thread is not None:
+            raise ClientClosed
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="evolute client", daemon=True)
+        self._thread.start()
+        self._wait(self._client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all subscriptions; calls that wait on other threads raise ClientClosed. Safe to call twice."""
+        if self._loop is None or self._thread is None or self._loop.is_closed():
+            return
+        self._wait(self._finish())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Raises ConnectionLost, saying why, if there is no connection within `timeout_s`."""
+        self._wait(self._client.wait_connected(timeout_s))
+
+    def query(self, path: str, /, **arguments: object) -> Any:
+        return self._wait(self._client.query(path, **arguments))
+
+    def mutation(self, path: str, /, **arguments: object) -> Any:
+        return self._wait(self._client.mutation(path, **arguments))
+
+    def action(self, path: str, /, **arguments: object) -> Any:
+        return self._wait(self._client.action(path, **arguments))
+
+    def subscribe(self, path: str, /, **arguments: object) -> SyncSubscription:
+        """`for result in client.subscribe(…)`; blocks between results."""
+
+        async def subscribe() -> Subscription:
+            return self._client.subscribe(path, **arguments)
+
+        return SyncSubscription(self, self._wait(subscribe()))
+
+    async def _finish(self) -> None:
+        """Leaves no call of another thread without an answer."""
+        await self._client.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:
+            await asyncio.wait(calls)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None or self._loop.is_closed():
+            coroutine.close()
+            raise ClientClosed
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # Ctrl-C: nobody waits any more
+
+
+class SyncSubscription:
+    """A Subscription whose iteration blocks. `close` may be called from another thread and ends the loop."""
+
+    def __init__(self, client: SyncClient, subscription: Subscription) -> None:
+        self._client = client
+        self._subscription = subscription
+
+    def __iter__(self) -> SyncSubscription:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._client._wait(self._subscription.__anext__())
+        except (StopAsyncIteration, ClientClosed):
+            raise StopIteration from None
+
+    def __enter__(self) -> SyncSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        async def close() -> None:
+            self._subscription.close()
+
+        try:
+            self._client._wait(close())
+        except ClientClosed:
+            return

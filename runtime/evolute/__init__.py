@@ -1,0 +1,118 @@
+"""The function author's whole API.
+
+    from evolute import Document, Id, QueryCtx, define_schema, define_table, query
+
+Names are imported when they are first asked for: every `import evolute.anything` runs this file first, and a client or
+a server needs none of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evolute.database.index_range import Range
+    from evolute.errors import (
+        BadRequest,
+        ContextClosed,
+        ConvexError,
+        DefinitionError,
+        DiskFault,
+        EvoluteError,
+        FunctionFault,
+        FunctionNotFound,
+        IndexNotFound,
+        InvalidId,
+        InvalidQuery,
+        InvalidSchedule,
+        InvalidValue,
+        LimitReached,
+        NonexistentDocument,
+        NotUnique,
+        Overloaded,
+        Retry,
+        SideEffectRefused,
+        SystemTableError,
+        ValidationFailed,
+        WrongKind,
+    )
+    from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
+    from evolute.registry.decorators import (
+        action,
+        internal_action,
+        internal_mutation,
+        internal_query,
+        mutation,
+        query,
+    )
+    from evolute.registry.definition import Function
+    from evolute.values.schema import define_schema, define_table
+    from evolute.values.value import UNSET, Document, Id, Int64
+
+__all__ = [
+    "UNSET",
+    "ActionCtx",
+    "BadRequest",
+    "ContextClosed",
+    "ConvexError",
+    "DefinitionError",
+    "DiskFault",
+    "Document",
+    "EvoluteError",
+    "Function",
+    "FunctionFault",
+    "FunctionNotFound",
+    "Id",
+    "IndexNotFound",
+    "Int64",
+    "InvalidId",
+    "InvalidQuery",
+    "InvalidSchedule",
+    "InvalidValue",
+    "LimitReached",
+    "MutationCtx",
+    "NonexistentDocument",
+    "NotUnique",
+    "Overloaded",
+    "QueryCtx",
+    "Range",
+    "Retry",
+    "SideEffectRefused",
+    "SystemTableError",
+    "ValidationFailed",
+    "WrongKind",
+    "action",
+    "define_schema",
+    "define_table",
+    "internal_action",
+    "internal_mutation",
+    "internal_query",
+    "mutation",
+    "query",
+]
+
+# Where a name is looked for, from the lowest layer up, so that it is found where it is defined.
+_HOMES = (
+    "evolute.errors",
+    "evolute.values.value",
+    "evolute.values.schema",
+    "evolute.registry.definition",
+    "evolute.registry.contexts",
+    "evolute.registry.decorators",
+    "evolute.database.index_range",
+)
+
+if not TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
+
+    def __getattr__(name):
+        if name in __all__:
+            for home in _HOMES:
+                module = import_module(home)
+                if hasattr(module, name):
+                    globals()[name] = getattr(module, name)
+                    return globals()[name]
+        raise AttributeError(f"module 'evolute' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

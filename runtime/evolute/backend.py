@@ -1,0 +1,155 @@
+"""The composition root: everything is opened here in order, and closed in reverse.
+
+    data folder ► database ► pool ► executor ► deployer ► scheduler      (then `server.app` serves it)
+
+There is one Backend in a server process. It runs on the event loop it was started on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from evolute import failpoints
+from evolute.clock import Clock, SystemClock
+from evolute.config import Config
+from evolute.database.database import Database
+from evolute.errors import DefinitionError
+from evolute.execution.call_log import CallLog
+from evolute.execution.deployer import Deployer
+from evolute.execution.executor import Executor
+from evolute.execution.pool import Pool
+from evolute.registry.registry import RegistryReport
+from evolute.registry.watcher import changes
+from evolute.scheduler.housekeeping import Housekeeping
+from evolute.scheduler.scheduler import Scheduler
+from evolute.storage.data_folder import DataFolder, open_data_folder
+from evolute.system import tables
+
+logger = logging.getLogger("evolute.backend")
+
+EXIT_FATE_UNKNOWN = 70
+
+
+class Backend:
+    """A running runtime without its sockets. `start` before anything else; `stop` once, at the end."""
+
+    data_folder: DataFolder
+    database: Database
+    pool: Pool
+    executor: Executor
+    deployer: Deployer
+    scheduler: Scheduler
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.call_log = CallLog(config.limits)
+        self._stack = AsyncExitStack()
+
+    @property
+    def report(self) -> RegistryReport:
+        """The functions that are served now."""
+        return self.pool.report
+
+    async def start(self) -> DefinitionError | None:
+        """Opens everything and serves the functions folder.
+
+        In development a folder that does not load is not an end: the error is returned, and what was served last is
+        served until a save repairs it. Otherwise it is raised, as are the errors of the data folder; then everything is
+        closed again.
+        """
+        try:
+            await self._open()
+            fault = await self._deploy_first()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._spawn(self.scheduler.run(), self.scheduler.close)
+        housekeeping = Housekeeping(self.executor, self.clock, self.config.limits)
+        self._spawn(housekeeping.run(), None)
+        return fault
+
+    async def watch(self, on_reload: Callable[[RegistryReport | DefinitionError], None]) -> None:
+        """Deploys the folder at every save, until cancelled; `on_reload` hears what came of it."""
+        deploys: set[asyncio.Task[None]] = set()
+
+        async def deploy() -> None:
+            try:
+                on_reload(await self.deployer.deploy(self.config.functions_folder))
+            except DefinitionError as error:
+                on_reload(error)
+
+        try:
+            async for _ in changes(self.config.functions_folder, self.config.limits):
+                task = asyncio.get_running_loop().create_task(deploy())
+                deploys.add(task)
+                task.add_done_callback(deploys.discard)
+        finally:
+            for task in deploys:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Finishes what runs, for at most `shutdown_ms_max`, then closes everything in reverse."""
+        await self._stack.aclose()
+
+    # --- Inside ----------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        config, limits = self.config, self.config.limits
+        failpoints.arm(config.failpoint)
+        self.data_folder = open_data_folder(config.data_folder, limits)
+        self._stack.callback(self.data_folder.close)
+        self.database = Database(
+            self.data_folder.store_path, self.clock, limits, on_fate_unknown=_stop_rather_than_guess
+        )
+        self._stack.push_async_callback(self.database.close)
+        self.pool = Pool(
+            str(self.data_folder.store_path),
+            self.clock,
+            limits,
+            workers=config.workers,
+            action_workers=config.action_workers,
+            on_worker_death=self.database.check_readers,
+        )
+        self._stack.push_async_callback(self.pool.close)
+        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)
+        self._stack.push_async_callback(self.executor.query_cache.close)
+        self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)
+        self.deployer = Deployer(self.pool, self.executor, limits)
+        self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
+        await self.executor.run_system(tables.bootstrap)
+
+    async def _deploy_first(self) -> DefinitionError | None:
+        try:
+            await self.deployer.deploy(self.config.functions_folder)
+        except DefinitionError as error:
+            if not self.config.development:
+                raise
+            if await self.deployer.restore() is None:
+                await self.deployer.deploy_nothing()
+            return error
+        return None
+
+    def _spawn(self, coroutine: object, close: Callable[[], object] | None) -> None:
+        """Runs it until the backend stops; `close` is awaited after it has been cancelled."""
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            if close is not None:
+                await close()  # type: ignore[misc]
+
+        self._stack.push_async_callback(end)
+
+
+def _stop_rather_than_guess(error: BaseException) -> None:
+    """A write's fate is unknown: what happens next is decided by the store, at the next start."""
+    logger.critical("stopping: it is unknown whether a write happened", exc_info=error)
+    sys.stderr.flush()
+    os._exit(EXIT_FATE_UNKNOWN)

@@ -1,0 +1,1 @@
+"""The command line: `evolute dev`, `evolute serve`, `evolute run`."""

@@ -1,0 +1,96 @@
+"""The command line's front: commands and their options. Each command lives in a file of its own.
+
+Every mistake of the user ends in one line on stderr and exit code 1, without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from evolute.cli.call import run_function
+from evolute.cli.serve import serve_forever
+from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
+from evolute.errors import EvoluteError
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def main() -> None:
+    """The console script `evolute`."""
+    if sys.platform == "win32":
+        sys.exit("evolute needs Linux or macOS. On Windows, run it in WSL, the Windows Subsystem for Linux.")
+    try:
+        commands(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (EvoluteError, ValueError, OSError) as error:
+        sys.exit(f"evolute: {error}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="evolute")
+def commands() -> None:
+    """A reactive backend in Python: transactions, subscriptions and a scheduler over LMDB."""
+
+
+def server_options(function: F) -> F:
+    """The options that `dev` and `serve` share."""
+    options = [
+        click.option("--functions", default="functions", show_default=True, type=Path, help="The functions folder."),
+        click.option("--data", default=".evolute", show_default=True, type=Path, help="The data folder."),
+        click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+        click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535)),
+        click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256), help="Worker processes."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@commands.command()
+@server_options
+def dev(functions: Path, data: Path, host: str, port: int, workers: int) -> None:
+    """Serve a functions folder, and serve it anew whenever a file in it is saved."""
+    serve_forever(_config(functions, data, host, port, workers, development=True))
+
+
+@commands.command()
+@server_options
+@click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
+def serve(functions: Path, data: Path, host: str, port: int, workers: int, redact: bool) -> None:
+    """Serve a functions folder in production: no watching, one reading of the folder."""
+    serve_forever(_config(functions, data, host, port, workers, development=False, redact=redact))
+
+
+@commands.command()
+@click.argument("path")
+@click.argument("arguments", default="{}", metavar="[JSON]")
+@click.option("--url", default=f"http://127.0.0.1:{DEFAULT_PORT}", show_default=True, help="The server.")
+@click.option("--data", default=".evolute", show_default=True, type=Path, help="Where a local server's admin key is.")
+def run(path: str, arguments: str, url: str, data: Path) -> None:
+    """Run the function PATH (`module:function`) with the named arguments JSON; print its result as JSON."""
+    run_function(path, arguments, url, data)
+
+
+def _config(
+    functions: Path, data: Path, host: str, port: int, workers: int, *, development: bool, redact: bool = False
+) -> Config:
+    return Config(
+        functions_folder=functions,
+        data_folder=data,
+        host=host,
+        port=port,
+        workers=workers,
+        development=development,
+        redact_errors=redact,
+        limits=limits_from_environment(),
+        failpoint=failpoint_from_environment(),
+    )

@@ -1,0 +1,119 @@
+"""`evolute dev` and `evolute serve`: one process that opens the backend, listens, and ends in good order.
+
+    SIGINT or SIGTERM ► stop accepting ► finish what runs, at most `shutdown_ms_max` ► close the sockets, so that clients
+    reconnect ► close the backend ► exit 0.        A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import click
+import uvicorn
+
+from evolute.backend import Backend
+from evolute.cli.terminal import show_banner, show_call, show_reload
+from evolute.config import Config
+from evolute.server.app import build_server, create_app
+from evolute.server.auth import read_or_create_admin_key
+
+EXIT_INTERRUPTED = 130
+
+
+def serve_forever(config: Config) -> None:
+    """Returns when the server has ended in good order. Mistakes of the user raise ClickException with one line."""
+    _check_folder(config)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with _listen(config.host, config.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, listener))
+
+
+async def _serve(config: Config, listener: socket.socket) -> None:
+    backend = Backend(config)
+    fault = await backend.start()
+    try:
+        admin_key = read_or_create_admin_key(backend.data_folder.admin_key_path)
+        server = build_server(create_app(backend, admin_key), config)
+        stopping = _on_signals()
+        url = f"http://{config.host}:{listener.getsockname()[1]}"
+        if config.development:
+            backend.call_log.listen(show_call)
+        show_banner(config, url, str(backend.data_folder.admin_key_path), backend.report)
+        if fault is not None:
+            show_reload(fault)
+        serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        watching = _watch(backend) if config.development else None
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if watching is not None:
+            watching.cancel()
+        await _end(server, serving, backend)
+    finally:
+        await backend.stop()
+
+
+async def _end(server: uvicorn.Server, serving: asyncio.Task[None], backend: Backend) -> None:
+    for asyncio_server in server.servers:
+        asyncio_server.close()
+    await backend.executor.drain(backend.config.limits.shutdown_ms_max)
+    server.should_exit = True
+    await serving
+
+
+def _watch(backend: Backend) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(backend.watch(show_reload))
+
+
+def _on_signals() -> asyncio.Future[None]:
+    """A future that the first signal resolves; the second one ends the process."""
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stopping.done():
+            os._exit(EXIT_INTERRUPTED)
+        stopping.set_result(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    return stopping
+
+
+def _check_folder(config: Config) -> None:
+    folder = config.functions_folder
+    if not folder.is_dir():
+        raise click.ClickException(f"there is no functions folder at {folder}; name one with --functions")
+    if not folder.resolve().name.isidentifier():
+        raise click.ClickException(
+            f"the functions folder {folder} is imported as a package, so its name must be a Python identifier"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise click.ClickException(f"port {port} is in use on {host}; choose another with --port") from None
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+

@@ -1,0 +1,102 @@
+"""What one transaction may still read and write.
+
+Every count is raised before it is compared and a read is never given back, so a function that swallows the error meets
+it again at its next read. What is exceeded is remembered: the transaction cannot commit any more. Nested calls share
+their caller's budget; the writes of a nested mutation that was rolled back are given back, its reads are not
+(semantics C7, F).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from evolute.errors import LimitReached
+from evolute.limits import MIB, Limits
+
+READ_ADVICE = (
+    "Consider using smaller limits in your queries, paginating your queries, "
+    "or using indexed queries with a selective index range expressions."
+)
+
+
+class WriteCounts(NamedTuple):
+    """How much had been written at a savepoint."""
+
+    documents: int
+    bytes: int
+
+
+class Budget:
+    """Counts for one transaction. `exceeded` is the first limit that was reached, or None."""
+
+    __slots__ = (
+        "_bytes_read_max",
+        "_documents_read_max",
+        "_limits",
+        "bytes_read",
+        "bytes_written",
+        "documents_read",
+        "documents_written",
+        "exceeded",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._documents_read_max = limits.documents_read_max
+        self._bytes_read_max = limits.bytes_read_max
+        self.documents_read = 0
+        self.bytes_read = 0
+        self.documents_written = 0
+        self.bytes_written = 0
+        self.exceeded: LimitReached | None = None
+
+    def count_read(self, size_bytes: int) -> None:
+        """One document was read. Raises LimitReached."""
+        self.documents_read += 1
+        self.bytes_read += size_bytes
+        if self.documents_read > self._documents_read_max:
+            self._refuse("documents read", f"{self._documents_read_max}", "documents_read_max", READ_ADVICE)
+        if self.bytes_read > self._bytes_read_max:
+            self._refuse("bytes read", f"{self._bytes_read_max} bytes", "bytes_read_max", READ_ADVICE)
+
+    def count_write(self, size_bytes: int) -> None:
+        """One document was written; writing it again counts again. Raises LimitReached."""
+        limits = self._limits
+        self.documents_written += 1
+        self.bytes_written += size_bytes
+        if self.documents_written > limits.documents_written_max:
+            self._refuse("writes", f"{limits.documents_written_max}", "documents_written_max")
+        if self.bytes_written > limits.bytes_written_max:
+            maximum = limits.bytes_written_max
+            text = f"{maximum // MIB} MiB" if maximum % MIB == 0 else f"{maximum} bytes"
+            self._refuse("bytes written", text, "bytes_written_max")
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is read meanwhile is not counted: the runtime's own rows, whose number and size have other bounds."""
+        before = self.documents_read, self.bytes_read, self._documents_read_max, self._bytes_read_max
+        self._documents_read_max = self._bytes_read_max = sys.maxsize
+        try:
+            yield
+        finally:
+            self.documents_read, self.bytes_read, self._documents_read_max, self._bytes_read_max = before
+
+    def written(self) -> WriteCounts:
+        return WriteCounts(self.documents_written, self.bytes_written)
+
+    def give_back(self, counts: WriteCounts) -> None:
+        """The writes since `counts` was taken were rolled back."""
+        self.documents_written, self.bytes_written = counts
+
+    def exceed(self, error: LimitReached) -> LimitReached:
+        """A limit that is counted elsewhere was reached; returns the error to be raised."""
+        self.exceeded = self.exceeded or error
+        return error
+
+    def _refuse(self, what: str, limit: str, setting: str, advice: str = "") -> None:
+        text = f"Too many {what} in a single function execution (limit: {limit})"
+        text += f". {advice} The setting is `{setting}`." if advice else f". The setting is `{setting}`."
+        raise self.exceed(LimitReached(text))

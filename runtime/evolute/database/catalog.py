@@ -1,0 +1,121 @@
+"""What a table is: its number, its name, its indexes, and the index entries that a document has.
+
+A definition is one value under the table's name, so a transaction that names a table reads one key; a second key leads
+from the number, which is inside every document id, to the name. Every index ends with `_creationTime`, which makes its
+order total; it is not among the `fields`. `by_creation_time` has no other field, and every table has it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from evolute.errors import StoreCorrupt
+from evolute.storage.keyspace import index_key
+from evolute.values.key_codec import encode_key
+from evolute.values.value import UNDEFINED, Value
+from evolute.values.wire_codec import decode_canonical, encode
+
+BY_CREATION_TIME = "by_creation_time"
+CREATION_TIME = "_creationTime"
+
+PARSED_DEFINITIONS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """An index of a table. `id` is never used again, not even after the index is dropped."""
+
+    id: int
+    name: str
+    fields: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in self.key_fields))
+
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields of the key: those declared, then `_creationTime`."""
+        return (*self.fields, CREATION_TIME)
+
+    def key_of(self, document: Mapping[str, Value], internal_id: bytes) -> bytes:
+        """The key of this document's entry. `document` has its system fields."""
+        return index_key(self.id, encode_key([value_at(document, path) for path in self.paths]), internal_id)
+
+
+@dataclass(frozen=True)
+class TableDefinition:
+    """A table as the catalog holds it."""
+
+    number: int
+    name: str
+    indexes: Mapping[str, IndexEntry]
+
+    def entry_keys(self, document: Mapping[str, Value], internal_id: bytes) -> list[bytes]:
+        """The key of every index entry that this document has, one for each index."""
+        return [index.key_of(document, internal_id) for index in self.indexes.values()]
+
+    def to_bytes(self) -> bytes:
+        indexes: list[Value] = [
+            {"id": index.id, "name": index.name, "fields": list(index.fields)} for index in self.indexes.values()
+        ]
+        return encode({"number": self.number, "name": self.name, "indexes": indexes})
+
+
+def table_definition(number: int, name: str, indexes: Iterable[IndexEntry]) -> TableDefinition:
+    """Asserts that `by_creation_time` is among the indexes."""
+    by_name = {index.name: index for index in indexes}
+    assert BY_CREATION_TIME in by_name, f"table {name} has no {BY_CREATION_TIME}"
+    return TableDefinition(number, name, by_name)
+
+
+@functools.lru_cache(maxsize=PARSED_DEFINITIONS_MAX)
+def definition_from(data: bytes) -> TableDefinition:
+    """The definition that `to_bytes` made; parsed once for equal bytes. Raises StoreCorrupt."""
+    match _decoded(data):
+        case {"number": int(number), "name": str(name), "indexes": list(rows)}:
+            indexes = {index.name: index for index in map(_index_from, rows)}
+            if BY_CREATION_TIME in indexes:
+                return TableDefinition(number, name, indexes)
+    raise StoreCorrupt(f"a catalog entry is not a table definition: {data[:200]!r}")
+
+
+def _index_from(row: Value) -> IndexEntry:
+    match row:
+        case {"id": int(number), "name": str(name), "fields": list(fields)}:
+            names = tuple(item for item in fields if isinstance(item, str))
+            if len(names) == len(fields):
+                return IndexEntry(number, name, names)
+    raise StoreCorrupt(f"a catalog entry holds something that is not an index: {row!r}")
+
+
+def name_to_bytes(name: str) -> bytes:
+    """The value under a table's number."""
+    return encode(name)
+
+
+def name_from(data: bytes) -> str:
+    """The name that `name_to_bytes` wrote. Raises StoreCorrupt."""
+    name = _decoded(data)
+    if not isinstance(name, str):
+        raise StoreCorrupt(f"a catalog entry is not a table name: {data[:200]!r}")
+    return name
+
+
+def _decoded(data: bytes) -> Value:
+    try:
+        return decode_canonical(data)
+    except ValueError as error:
+        raise StoreCorrupt(f"a catalog entry is not canonical JSON: {data[:200]!r}") from error
+
+
+def value_at(document: Mapping[str, Value], path: tuple[str, ...]) -> object:
+    """The value at a dotted path, or UNDEFINED where a step is missing or leads into something that is no object."""
+    value: object = document
+    for step in path:
+        if not isinstance(value, Mapping):
+            return UNDEFINED
+        value = value.get(step, UNDEFINED)
+    return value

@@ -1,0 +1,86 @@
+"""Transactions on their way to the disk: one arrival each, and the batch in which several are written as one.
+
+    arrival  ts 103   puts {a: 1, b: 2}                  batch   {a: 3, b: 2, c: 103, LAST_TS: 104}
+    arrival  ts 104   puts {a: 3, c: COMMIT_TS}    ──►
+
+An arrival's caller waits for `done`, and may have gone away by the time that its fate is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from evolute.database.read_set import ReadSet
+from evolute.database.write_set import WriteSet
+from evolute.limits import Limits
+from evolute.storage.keyspace import LAST_TS, encode_number
+from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, int64_json
+
+
+class Arrival:
+    """One transaction that wants to commit. `done` gets its commit timestamp, or the reason why there is none."""
+
+    __slots__ = ("begin_ts", "bytes", "commit_ts", "done", "on_published", "read_set", "write_set")
+
+    def __init__(
+        self,
+        begin_ts: int,
+        read_set: ReadSet,
+        write_set: WriteSet,
+        on_published: Callable[[int], None] | None,
+        done: asyncio.Future[int],
+    ) -> None:
+        self.begin_ts = begin_ts
+        self.read_set = read_set
+        self.write_set = write_set
+        self.on_published = on_published
+        self.done = done
+        self.bytes = sum(len(key) + len(value or b"") for key, value in write_set.puts.items())
+        self.commit_ts = 0
+        """Given when it has been validated."""
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(self.commit_ts)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class CommitBatch:
+    """Validated arrivals that become durable together, in the order of their timestamps; never empty for long."""
+
+    __slots__ = ("arrivals", "bytes")
+
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.bytes = 0
+
+    @property
+    def first_ts(self) -> int:
+        return self.arrivals[0].commit_ts
+
+    @property
+    def last_ts(self) -> int:
+        return self.arrivals[-1].commit_ts
+
+    def add(self, arrival: Arrival) -> None:
+        self.arrivals.append(arrival)
+        self.bytes += arrival.bytes
+
+    def is_full(self, limits: Limits) -> bool:
+        return len(self.arrivals) >= limits.commit_batch_length_max or self.bytes >= limits.commit_batch_bytes_max
+
+    def puts(self) -> dict[bytes, bytes | None]:
+        """All of it as one storage write, with every stamped value's timestamp filled in, and LAST_TS."""
+        puts: dict[bytes, bytes | None] = {}
+        for arrival in self.arrivals:
+            puts.update(arrival.write_set.puts)
+            for key in arrival.write_set.stamped:
+                value = puts[key]
+                assert value is not None
+                puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(arrival.commit_ts))
+        puts[LAST_TS] = encode_number(self.last_ts)
+        return puts

@@ -1,0 +1,231 @@
+"""The writes that a transaction has buffered, laid over its snapshot.
+
+    snapshot   a ──── b ──── d ──── e
+    overlay           b́      -      ─ f        b́ changed, d deleted, f inserted
+    reads      a ──── b́ ─────────── e ─ f
+
+A document's writes are coalesced: its value in the snapshot and its value now, with the index keys of both. Of these
+the write set is made: all of those keys are touched, even an entry that physically stays as it is, so that who reads
+through an index needs one interval and not one point for each document (architecture §3).
+
+A scan sees the writes that were made before it began, and no later ones: a loop that updates what it walks over meets
+every document once. While nothing is written a scan reads the overlay in place; a write first lets the scans under way
+copy what they have not reached yet.
+
+A savepoint is a position in the undo log.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from evolute.database.write_set import WriteSet
+
+INSORT_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentWrite:
+    """What became of one document: values and index keys, in the snapshot and now. None: there is no such document.
+
+    `stamped` says that `new` holds the placeholder of the commit timestamp.
+    """
+
+    internal_id: bytes
+    old: bytes | None
+    old_keys: tuple[bytes, ...]
+    new: bytes | None
+    new_keys: tuple[bytes, ...]
+    stamped: bool = False
+
+
+Row: TypeAlias = tuple[bytes, bytes]
+"""An index key and the bytes of the document that it leads to."""
+
+OverlayRow: TypeAlias = tuple[bytes, bytes | None]
+"""The same; None where the snapshot's entry is gone."""
+
+
+class _UndoDocument(NamedTuple):
+    document_key: bytes
+    before: DocumentWrite | None
+
+
+class _UndoRaw(NamedTuple):
+    key: bytes
+    before: bytes | None
+    was_there: bool
+
+
+class OverlayScan:
+    """One walk over the overlay's part of an index range; `close` when it ends."""
+
+    __slots__ = ("_overlay", "_rows")
+
+    def __init__(self, overlay: Overlay, rows: Iterator[OverlayRow]) -> None:
+        self._overlay = overlay
+        self._rows = rows
+
+    def __iter__(self) -> OverlayScan:
+        return self
+
+    def __next__(self) -> OverlayRow:
+        return next(self._rows)
+
+    def freeze(self) -> None:
+        """Copy what is left: the overlay is about to change."""
+        self._rows = iter(list(self._rows))
+
+    def close(self) -> None:
+        self._overlay.scans.discard(self)
+
+
+class Overlay:
+    """The buffered writes of one transaction."""
+
+    def __init__(self) -> None:
+        self.documents: dict[bytes, DocumentWrite] = {}
+        self.raw: dict[bytes, bytes | None] = {}
+        self.scans: set[OverlayScan] = set()
+        self._entries: dict[bytes, bytes | None] = {}
+        self._sorted: list[bytes] = []
+        self._unsorted: list[bytes] = []
+        self._undo: list[_UndoDocument | _UndoRaw] = []
+
+    def put_document(self, document_key: bytes, write: DocumentWrite) -> None:
+        self._freeze_scans()
+        before = self.documents.get(document_key)
+        self._undo.append(_UndoDocument(document_key, before))
+        self.documents[document_key] = write
+        for key in before.new_keys if before is not None else write.old_keys:
+            self._set_entry(key, None)
+        for key in write.new_keys:
+            self._set_entry(key, document_key)
+
+    def put_raw(self, key: bytes, value: bytes | None) -> None:
+        self._undo.append(_UndoRaw(key, self.raw.get(key), key in self.raw))
+        self.raw[key] = value
+
+    def savepoint(self) -> int:
+        return len(self._undo)
+
+    def rollback(self, savepoint: int) -> bool:
+        """Undo every write since `savepoint` was taken. True if catalog or meta keys were among them."""
+        self._freeze_scans()
+        raw_undone = False
+        while len(self._undo) > savepoint:
+            entry = self._undo.pop()
+            if isinstance(entry, _UndoDocument):
+                self._restore(entry.document_key, entry.before)
+                continue
+            raw_undone = True
+            if entry.was_there:
+                self.raw[entry.key] = entry.before
+            else:
+                del self.raw[entry.key]
+        return raw_undone
+
+    def _restore(self, document_key: bytes, before: DocumentWrite | None) -> None:
+        undone = self.documents[document_key]
+        for key in undone.new_keys:
+            self._set_entry(key, None)
+        if before is None:
+            del self.documents[document_key]
+            keys = undone.old_keys
+        else:
+            self.documents[document_key] = before
+            keys = before.new_keys
+        for key in keys:
+            self._set_entry(key, document_key)
+
+    # --- scans -----------------------------------------------------------------------------------------------------
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool) -> OverlayScan | None:
+        """The entries of a range as they are now, whatever is written later; None if there are none."""
+        keys = self._sorted_keys()
+        low, high = bisect_left(keys, start), bisect_left(keys, end)
+        if low == high:
+            return None
+        positions = range(high - 1, low - 1, -1) if reverse else range(low, high)
+        scan = OverlayScan(self, self._rows(keys, positions))
+        self.scans.add(scan)
+        return scan
+
+    def _rows(self, keys: list[bytes], positions: range) -> Iterator[OverlayRow]:
+        for position in positions:
+            key = keys[position]
+            document_key = self._entries[key]
+            if document_key is None:
+                yield key, None
+                continue
+            write = self.documents.get(document_key)
+            if write is not None:
+                yield key, write.new
+            # Without a write the entry was restored by a rollback, and the snapshot has it.
+
+    def _sorted_keys(self) -> list[bytes]:
+        unsorted = self._unsorted
+        if len(unsorted) > INSORT_MAX:
+            self._sorted += unsorted
+            self._sorted.sort()
+        else:
+            for key in unsorted:
+                insort(self._sorted, key)
+        unsorted.clear()
+        return self._sorted
+
+    def _set_entry(self, key: bytes, document_key: bytes | None) -> None:
+        if key not in self._entries:
+            self._unsorted.append(key)
+        self._entries[key] = document_key
+
+    def _freeze_scans(self) -> None:
+        for scan in self.scans:
+            scan.freeze()
+
+    # --- what to commit --------------------------------------------------------------------------------------------
+
+    def write_set(self) -> WriteSet:
+        """What to commit. A document that ended as it began is not in it."""
+        puts: dict[bytes, bytes | None] = dict(self.raw)
+        touched = set(self.raw)
+        stamped = set()
+        for document_key, write in self.documents.items():
+            if write.old == write.new:
+                continue
+            puts[document_key] = write.new
+            touched.add(document_key)
+            touched.update(write.old_keys, write.new_keys)
+            if write.stamped:
+                stamped.add(document_key)
+            for key in write.old_keys:
+                if key not in write.new_keys:
+                    puts[key] = None
+            for key in write.new_keys:
+                if key not in write.old_keys:
+                    puts[key] = write.internal_id
+        return WriteSet(puts=puts, touched=frozenset(touched), stamped=frozenset(stamped))
+
+
+def merge(theirs: Iterator[Row], ours: Iterator[OverlayRow], *, reverse: bool) -> Iterator[Row]:
+    """The snapshot's rows and the overlay's in one order; where both have a key the overlay's row stands."""
+    our_row = next(ours, None)
+    for row in theirs:
+        key = row[0]
+        while our_row is not None and our_row[0] != key and (our_row[0] > key) == reverse:
+            if our_row[1] is not None:
+                yield our_row[0], our_row[1]
+            our_row = next(ours, None)
+        if our_row is None or our_row[0] != key:
+            yield row
+            continue
+        if our_row[1] is not None:
+            yield key, our_row[1]
+        our_row = next(ours, None)
+    while our_row is not None:
+        if our_row[1] is not None:
+            yield our_row[0], our_row[1]
+        our_row = next(ours, None)

@@ -1,0 +1,198 @@
+"""A query: which documents of one table, in which order, built step by step and then read.
+
+    ctx.db.query("messages").with_index("by_channel", channel=c).order("desc").filter(is_urgent).take(10)
+           table             part of an index                   direction     row by row        reads
+
+Nothing is read before the last step, and then only as many rows as are asked for: what `take` leaves unread is not in
+the read set. Each step gives a new query and uses the old one up. Rows that the filter refuses are read, and count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+
+from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefinition
+from evolute.database.index_range import Comparisons, RangeFunction, key_range
+from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
+from evolute.limits import Limits
+from evolute.values.schema import IndexDefinition
+from evolute.values.value import Int64, Value
+
+D = TypeVar("D")
+
+Predicate: TypeAlias = Callable[[Any], object]
+Order: TypeAlias = Literal["asc", "desc"]
+State: TypeAlias = Literal["building", "chained", "iterating", "closed"]
+
+# The range of an index that the schema declares and no table has yet is checked, and then nothing is read.
+_NO_INDEX_ID = 0
+
+
+class QuerySource(Protocol):
+    """What a query needs of its transaction."""
+
+    limits: Limits
+
+    def table(self, name: str) -> TableDefinition | None: ...
+    def declared_index(self, table: str, index: str) -> IndexDefinition | None: ...
+    def scan(self, table_number: int, start: bytes, end: bytes, *, reverse: bool) -> Iterator[dict[str, Value]]: ...
+    def poison(self, error: InvalidQuery) -> InvalidQuery: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a query has been told so far. `index` None is a walk over the whole table."""
+
+    table: str
+    index: str | None = None
+    comparisons: Comparisons | None = None
+    order: Order | None = None
+    predicates: tuple[Predicate, ...] = ()
+
+
+class Query(Generic[D]):
+    """The documents of one table, ascending by creation time unless told otherwise. Made by `Transaction.query`.
+
+    A query is used once: chaining or reading it again raises InvalidQuery, as does every other misuse, and poisons the
+    transaction. IndexNotFound and NotUnique can be caught. Limits and ContextClosed are raised while reading.
+    """
+
+    __slots__ = ("_plan", "_source", "_state")
+
+    def __init__(self, source: QuerySource, table: str) -> None:
+        self._source = source
+        self._plan = _Plan(table)
+        self._state: State = "building"
+
+    # --- building ----------------------------------------------------------------------------------------------------
+
+    def with_index(self, name: str, fn: RangeFunction | None = None, /, **fields: object) -> Query[D]:
+        """The documents whose leading index fields equal `fields`, in the index's order; the last may be a `Range`.
+
+        `fn` says the same with a builder: `lambda q: q.eq("field", value).gt("next", bound)` (semantics D7).
+        """
+        if self._plan != _Plan(self._plan.table):
+            raise self._misused("`with_index` comes first, right after `query`, and once")
+        try:
+            comparisons = Comparisons(fn, fields)
+        except InvalidQuery as error:
+            raise self._source.poison(error) from None
+        return self._chained(replace(self._plan, index=name, comparisons=comparisons))
+
+    def order(self, order: Order, /) -> Query[D]:
+        """Ascending ("asc") or descending ("desc") in the index's order."""
+        if order not in ("asc", "desc"):
+            raise self._misused(f'The order of a query is "asc" or "desc", got {order!r}')
+        if self._plan.order is not None:
+            raise self._misused("Queries may only specify order at most once")
+        return self._chained(replace(self._plan, order=order))
+
+    def filter(self, predicate: Callable[[D], object], /) -> Query[D]:
+        """Those for which `predicate` is true. It runs row by row, after the index range."""
+        if not callable(predicate):
+            raise self._misused(f"`filter` takes a function of a document, got {predicate!r}")
+        predicates = (*self._plan.predicates, predicate)
+        maximum = self._source.limits.query_operators_max
+        if len(predicates) > maximum:
+            raise self._misused(f"Can't construct query with more than {maximum} operators")
+        return self._chained(replace(self._plan, predicates=predicates))
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def first(self) -> D | None:
+        rows = self._start()
+        row = next(rows, None)
+        rows.close()
+        return row
+
+    def unique(self) -> D | None:
+        """The only document, or None. Raises NotUnique for two."""
+        rows = self._taken(2)
+        if len(rows) < 2:
+            return rows[0] if rows else None
+        first, second = (cast("dict[str, str]", row)["_id"] for row in rows)
+        raise NotUnique(
+            f"unique() query returned more than one result from table {self._plan.table}:\n [{first}, {second}, ...]"
+        )
+
+    def take(self, n: int, /) -> list[D]:
+        """The first `n` documents, or as many as there are."""
+        if type(n) not in (int, Int64) or n < 0:
+            raise self._misused("Arg 1 `n` to `take` must be a non-negative integer")
+        return self._taken(n)
+
+    def collect(self) -> list[D]:
+        """All documents."""
+        return list(self._start())
+
+    def __iter__(self) -> Iterator[D]:
+        """One by one; leaving the loop early leaves the rest unread."""
+        return self._start()
+
+    def _taken(self, n: int) -> list[D]:
+        rows = self._start()
+        taken = list(islice(rows, n))
+        rows.close()
+        return taken
+
+    def _start(self) -> Generator[D, None, None]:
+        match self._state:
+            case "building":
+                self._state = "iterating"
+                return self._rows()
+            case "iterating":
+                raise self._misused("Iteration can only begin on a query once.")
+            case "chained":
+                raise self._misused("This query has been chained with another operator and can't be reused.")
+            case "closed":
+                raise self._misused("This query is closed and can't emit any more values.")
+
+    def _rows(self) -> Generator[D, None, None]:
+        try:
+            predicates = self._plan.predicates
+            for row in self._documents():
+                if not predicates or all(predicate(row) for predicate in predicates):
+                    yield cast(D, row)
+        finally:
+            self._state = "closed"
+
+    def _documents(self) -> Iterator[dict[str, Value]]:
+        plan = self._plan
+        definition = self._source.table(plan.table)
+        if definition is None and plan.index is None:
+            return iter(())
+        index = self._index(definition, plan.index or BY_CREATION_TIME)
+        try:
+            comparisons = plan.comparisons.on(index) if plan.comparisons is not None else []
+            start, end = key_range(plan.table, index, comparisons)
+        except InvalidQuery as error:
+            raise self._source.poison(error) from None
+        if definition is None:
+            return iter(())
+        return self._source.scan(definition.number, start, end, reverse=plan.order == "desc")
+
+    def _index(self, definition: TableDefinition | None, name: str) -> IndexEntry:
+        if definition is not None:
+            index = definition.indexes.get(name)
+        else:
+            declared = self._source.declared_index(self._plan.table, name)
+            index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields) if declared is not None else None
+        if index is None:
+            raise IndexNotFound(f"Index {self._plan.table}.{name} not found.")
+        return index
+
+    # --- states ------------------------------------------------------------------------------------------------------
+
+    def _chained(self, plan: _Plan) -> Query[D]:
+        if self._state != "building":
+            raise self._misused("A query can only be chained once and can't be chained after iteration begins.")
+        self._state = "chained"
+        query: Query[D] = Query(self._source, plan.table)
+        query._plan = plan
+        return query
+
+    def _misused(self, message: str) -> InvalidQuery:
+        return self._source.poison(InvalidQuery(message))

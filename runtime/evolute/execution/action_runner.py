@@ -1,0 +1,211 @@
+"""Runs actions: many at once on one event loop, each in a task and a context of its own.
+
+An action may run for `action_ms_max`; then its task is cancelled and its error shows where it waited. One that blocks
+the loop instead of waiting is interrupted by the `LoopWatchdog`. Tasks that it started and left running end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakSet
+
+from evolute.clock import Clock, monotonic_ns
+from evolute.database.read_set import ReadSet
+from evolute.database.snapshot import Snapshot
+from evolute.database.transaction import Transaction
+from evolute.errors import InvalidQuery, TimeLimit
+from evolute.execution.action_context import ActionCalls, ActionContext, AskServer
+from evolute.execution.arguments import check_size
+from evolute.execution.call_failure import call_error, is_user_frame
+from evolute.execution.function_log import LogLines, captured
+from evolute.execution.invocation import check_kind, encode_result, find
+from evolute.execution.request import WRONG_DEPLOYMENT, Call, CallError, CallResult, FunctionOutcome, FunctionRequest
+from evolute.execution.time_limits import user_limit_text
+from evolute.limits import Limits
+from evolute.registry.definition import FunctionDefinition
+from evolute.registry.registry import Registry
+from evolute.values import wire_codec
+
+CANCELLED = CallError("The action was cancelled by the server.", None, "ActionCancelled")
+
+T = TypeVar("T")
+UserTask: TypeAlias = asyncio.Task[Any]
+
+_running: ContextVar[RunningAction | None] = ContextVar("evolute_action", default=None)
+
+
+class RunningAction:
+    """One action while it runs. `tasks` are all that were started on its behalf, its own first task included."""
+
+    def __init__(self) -> None:
+        self.tasks: WeakSet[UserTask] = WeakSet()
+        self.failure: BaseException | None = None
+        self.cancelled = False
+
+    def cancel_tasks(self) -> None:
+        for task in list(self.tasks):
+            task.cancel()
+
+
+class SnapshotNames:
+    """Names and numbers of tables for validators, read from short snapshots and remembered: they never change."""
+
+    def __init__(self, open_snapshot: Callable[[], Snapshot], limits: Limits) -> None:
+        self._open_snapshot = open_snapshot
+        self._limits = limits
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+
+    def table_number(self, name: str) -> int | None:
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._read(lambda transaction: transaction.table_number(name))
+            if number is not None:
+                self._numbers[name] = number
+        return number
+
+    def table_name(self, number: int) -> str | None:
+        name = self._names.get(number)
+        if name is None:
+            name = self._read(lambda transaction: transaction.table_name(number))
+            if name is not None:
+                self._names[number] = name
+        return name
+
+    def _read(self, read: Callable[[Transaction], T]) -> T:
+        with self._open_snapshot() as snapshot:
+            transaction = Transaction(snapshot, limits=self._limits, now_ns=0, seed=b"", writable=False)
+            return read(transaction)
+
+
+class ActionRunner:
+    """Lives on one event loop, whose tasks it keeps apart by action."""
+
+    def __init__(self, registry: Registry, limits: Limits, clock: Clock, open_snapshot: Callable[[], Snapshot]) -> None:
+        self._registry = registry
+        self._limits = limits
+        self._clock = clock
+        self._names = SnapshotNames(open_snapshot, limits)
+        self._actions: dict[int, RunningAction] = {}
+
+    async def run_action(self, request: FunctionRequest, ask: AskServer) -> FunctionOutcome:
+        """Runs the request's one call to its end. Never raises for what the action does."""
+        (call,) = request.calls
+        if request.deployment != self._registry.deployment:
+            return FunctionOutcome(request.id, 0, (), refused=WRONG_DEPLOYMENT)
+        action = self._actions[request.id] = RunningAction()
+        lines = LogLines(self._limits)
+        started_ns = monotonic_ns()
+        value: bytes | None = None
+        error: CallError | None = None
+        try:
+            value = await self._invoke(action, call, lines, request.seed, ask)
+        except asyncio.CancelledError as failure:
+            error = CANCELLED if action.cancelled else self._error(failure)
+        except BaseException as failure:
+            error = self._error(failure)
+        finally:
+            del self._actions[request.id]
+        total_ns = monotonic_ns() - started_ns
+        result = CallResult(value, error, lines.finish(), ReadSet(), total_ns, total_ns)
+        return FunctionOutcome(request.id, 0, (result,))
+
+    def cancel(self, request_id: int) -> None:
+        """Ends the action at its next await, if it runs here."""
+        action = self._actions.get(request_id)
+        if action is not None:
+            action.cancelled = True
+            action.cancel_tasks()
+
+    async def _invoke(self, action: RunningAction, call: Call, lines: LogLines, seed: bytes, ask: AskServer) -> bytes:
+        definition = find(self._registry, call)
+        check_kind(definition, "action")
+        check_size(definition.path, call.arguments, self._limits)
+        arguments = wire_codec.decode_canonical(call.arguments)
+        assert isinstance(arguments, dict), "arguments are the JSON of an object"
+        named = definition.bind(arguments, self._names)
+        calls = ActionCalls(self._registry, self._limits, self._names, call, ask)
+        context = ActionContext(calls, self._clock, seed)
+        try:
+            returned = await self._within_limit(action, _user_code(action, definition, context, named, lines))
+        finally:
+            unawaited = calls.close()
+            action.cancel_tasks()
+            if unawaited:
+                lines.add(
+                    "WARN",
+                    f"{len(unawaited)} unawaited operation(s): [{', '.join(unawaited)}]. "
+                    "Async operations should be awaited or they might not run.",
+                )
+        if asyncio.iscoroutine(returned):
+            returned.close()
+            raise InvalidQuery(f"Function {definition.path} returned a coroutine; await it.")
+        return encode_result(definition, definition.result(returned, self._names), self._limits)
+
+    async def _within_limit(self, action: RunningAction, code: Coroutine[Any, Any, object]) -> object:
+        context = contextvars.copy_context()
+        context.run(_running.set, action)
+        task = asyncio.get_running_loop().create_task(code, context=context)
+        done, _ = await asyncio.wait({task}, timeout=self._limits.action_ms_max / 1000)
+        if done:
+            return _outcome_of(task, action)
+        task.cancel()
+        await asyncio.wait({task})  # An action that does not end now is ended by the server, with this process.
+        failure = action.failure
+        trace = failure.__traceback__ if failure is not None else None
+        raise TimeLimit(user_limit_text(self._limits.action_ms_max, "action_ms_max")).with_traceback(trace)
+
+    def _error(self, failure: BaseException) -> CallError:
+        return call_error(failure, self._registry.package, self._limits)
+
+
+async def _user_code(
+    action: RunningAction,
+    definition: FunctionDefinition,
+    context: ActionContext,
+    named: dict[str, Any],
+    lines: LogLines,
+) -> object:
+    """What the action raises is kept and not raised: SystemExit would end the event loop."""
+    with captured(lines):
+        try:
+            return await definition.function.python(context, **named)
+        except BaseException as failure:
+            action.failure = failure
+            return None
+
+
+def _outcome_of(task: UserTask, action: RunningAction) -> object:
+    if action.failure is not None:
+        raise action.failure
+    return task.result()
+
+
+def task_of_action(
+    loop: asyncio.AbstractEventLoop, code: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
+) -> UserTask:
+    """A task factory for the loop: a task belongs to the action that started it, directly or through others."""
+    context: contextvars.Context | None = options.get("context")
+    action = _running.get() if context is None else context.get(_running)
+    task: UserTask = asyncio.Task(code, loop=loop, **options)
+    if action is not None:
+        action.tasks.add(task)
+    return task
+
+
+def interruptible(frame: FrameType | None, package: str) -> bool:
+    """Whether an exception may be raised in `frame`: it runs for an action, and is not the runtime's own code."""
+    if _running.get() is None:
+        return False
+    while frame is not None:
+        if is_user_frame(frame, package):
+            return True
+        if str(frame.f_globals.get("__name__", "")).startswith("evolute."):
+            return False
+        frame = frame.f_back
+    return True

@@ -1,0 +1,57 @@
+"""The arguments of a call that a function makes: Python values in, canonical JSON out, checked against the target."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+from evolute.errors import InvalidValue, LimitReached, ValidationFailed
+from evolute.limits import Limits
+from evolute.registry.definition import FunctionDefinition
+from evolute.values import wire_codec
+from evolute.values.validators import Resolver
+
+
+def encode_arguments(
+    definition: FunctionDefinition,
+    positional: tuple[object, ...],
+    named: Mapping[str, object],
+    resolver: Resolver,
+    limits: Limits,
+) -> bytes:
+    """Raises ValidationFailed for arguments that the target refuses, LimitReached if they are too large."""
+    value = definition.unbind(_by_name(definition, positional, named), resolver)
+    try:
+        data = wire_codec.encode(value, depth_max=limits.value_depth_max)
+    except InvalidValue as error:
+        raise InvalidValue(f"Invalid arguments for {definition.path}: {error}") from None
+    check_size(definition.path, data, limits)
+    return data
+
+
+def check_size(path: str, arguments: bytes, limits: Limits) -> None:
+    """Raises LimitReached."""
+    if len(arguments) > limits.arguments_bytes_max:
+        raise LimitReached(
+            f"Arguments for {path} are too large (actual: {len(arguments)} bytes, "
+            f"limit: {limits.arguments_bytes_max} bytes; the setting is arguments_bytes_max)"
+        )
+
+
+def _by_name(
+    definition: FunctionDefinition, positional: tuple[object, ...], named: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Python lets a typed reference be called with arguments by position; functions receive them by name."""
+    if not positional:
+        return named
+    parameters = inspect.signature(definition.function.python).parameters.values()
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD][1:]
+    if len(positional) > len(names):
+        raise ValidationFailed(
+            f"ArgumentValidationError: {definition.path} takes {len(names)} arguments, but {len(positional)} were given"
+        )
+    by_position = dict(zip(names, positional, strict=False))
+    for name in by_position:
+        if name in named:
+            raise ValidationFailed(f"ArgumentValidationError: {definition.path} was given `{name}` twice")
+    return {**by_position, **named}

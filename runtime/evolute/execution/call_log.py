@@ -1,0 +1,67 @@
+"""The server's record of what ran: the latest finished calls, and listeners that are told of each as it ends.
+
+The server prints from it in development, and a dashboard may show it. It is bounded in entries and in bytes; the oldest
+go first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evolute.limits import Limits
+
+ENTRY_BYTES = 200  # what an entry weighs beside its texts
+
+
+@dataclass(frozen=True, slots=True)
+class CallLogEntry:
+    """One call that ended. `error` is the developer's text, None on success; `job` is the scheduled job that it ran."""
+
+    path: str
+    kind: str
+    started_ns: int
+    duration_ms: float
+    log_lines: tuple[str, ...]
+    error: str | None
+    job: str | None
+
+
+class CallLog:
+    """For the event loop's thread only."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._entries_max = limits.function_log_entries_max
+        self._bytes_max = limits.function_log_bytes_max
+        self._entries: deque[CallLogEntry] = deque()
+        self._bytes = 0
+        self._listeners: dict[object, Callable[[CallLogEntry], None]] = {}
+
+    def add(self, entry: CallLogEntry) -> None:
+        """Keeps the entry and tells every listener, synchronously."""
+        self._entries.append(entry)
+        self._bytes += _weight(entry)
+        while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
+            self._bytes -= _weight(self._entries.popleft())
+        for listener in list(self._listeners.values()):
+            listener(entry)
+
+    def entries(self) -> tuple[CallLogEntry, ...]:
+        """Those still kept, oldest first."""
+        return tuple(self._entries)
+
+    def listen(self, listener: Callable[[CallLogEntry], None]) -> Callable[[], None]:
+        """Calls `listener`, which must be quick and may not raise, for every entry until the returned function is
+        called."""
+        key = object()
+        self._listeners[key] = listener
+
+        def stop() -> None:
+            self._listeners.pop(key, None)
+
+        return stop
+
+
+def _weight(entry: CallLogEntry) -> int:
+    return ENTRY_BYTES + sum(map(len, entry.log_lines)) + len(entry.error or "")

@@ -1,0 +1,179 @@
+"""The contexts of queries and mutations: what `registry.contexts` promises, over one transaction.
+
+    Attempt ── one run of one call: transaction, frozen time, seed, identity, clock
+       ├── QueryContext       db (read)
+       └── MutationContext    db (read, write)   scheduler   run_mutation
+              └── nested calls get contexts of their own, over the same attempt
+
+A context is the function's for as long as its scope is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, NoReturn, Protocol, TypeAlias
+
+from evolute.clock import NS_PER_MS
+from evolute.database.transaction import Transaction
+from evolute.errors import InvalidSchedule
+from evolute.execution.context_db import ContextReader, ContextWriter
+from evolute.execution.request import Call, Kind
+from evolute.execution.scheduling import Due, due_after, due_at, target_of
+from evolute.execution.scope import Scope
+from evolute.execution.time_limits import CallClock
+from evolute.limits import Limits
+from evolute.registry.definition import Function
+from evolute.registry.registry import Registry
+from evolute.system import jobs
+from evolute.values import wire_codec
+
+Reference: TypeAlias = Function[..., Any] | str
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def datetime_of(now_ns: int) -> datetime:
+    return EPOCH + timedelta(microseconds=now_ns // 1000)
+
+
+@dataclass
+class Attempt:
+    """One run of one call, shared by the functions it is nested of."""
+
+    registry: Registry
+    limits: Limits
+    clock: CallClock
+    transaction: Transaction
+    call: Call
+    now_ns: int
+    seed: bytes
+    calls_made: int = 0
+
+
+class NestedCalls(Protocol):
+    """Runs a function inside the function that asks for it."""
+
+    def nested(
+        self,
+        caller: QueryContext,
+        kind: Kind,
+        reference: Reference,
+        positional: tuple[object, ...],
+        named: Mapping[str, object],
+    ) -> object: ...
+
+
+class ContextAuth:
+    """`ctx.auth`."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: bytes | None) -> None:
+        self._identity = identity
+
+    def get_user_identity(self) -> dict[str, Any] | None:
+        if self._identity is None:
+            return None
+        identity = wire_codec.decode_canonical(self._identity)
+        return identity if isinstance(identity, dict) else None
+
+
+class QueryContext:
+    """`ctx` of a query."""
+
+    kind: Kind = "query"
+
+    def __init__(self, attempt: Attempt, calls: NestedCalls, scope: Scope, depth: int) -> None:
+        self._attempt = attempt
+        self._calls = calls
+        self._scope = scope
+        self._random: Random | None = None
+        self._number = attempt.calls_made
+        attempt.calls_made += 1
+        self.depth = depth
+        self.db = ContextReader(attempt.transaction, scope, attempt.registry.schema)
+        self.auth = ContextAuth(attempt.call.identity)
+
+    @property
+    def now(self) -> datetime:
+        return datetime_of(self._attempt.now_ns)
+
+    @property
+    def now_ms(self) -> float:
+        return self._attempt.now_ns / NS_PER_MS
+
+    @property
+    def random(self) -> Random:
+        if self._random is None:
+            # The document ids come from the same seed, so it is told apart; nested functions have their own.
+            self._random = Random(self._attempt.seed + b"ctx.random" + self._number.to_bytes(4, "big"))
+        return self._random
+
+    def run_query(self, function: Reference, /, *args: object, **kwargs: object) -> object:
+        with self._scope:
+            return self._calls.nested(self, "query", function, args, kwargs)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hints = {
+            "scheduler": ": only mutations and actions schedule",
+            "run_mutation": ": a query cannot call a mutation, because it cannot write",
+            "run_action": ": only an action runs an action; a mutation can schedule one with ctx.scheduler.run_after",
+        }
+        raise AttributeError(f"`ctx` of a {self.kind} has no {name!r}{hints.get(name, '')}")
+
+
+class MutationContext(QueryContext):
+    """`ctx` of a mutation."""
+
+    kind: Kind = "mutation"
+
+    def __init__(self, attempt: Attempt, calls: NestedCalls, scope: Scope, depth: int) -> None:
+        super().__init__(attempt, calls, scope, depth)
+        self.db: ContextWriter = ContextWriter(attempt.transaction, scope, attempt.registry.schema)
+        self.scheduler = ContextScheduler(attempt, scope)
+
+    def run_mutation(self, function: Reference, /, *args: object, **kwargs: object) -> object:
+        with self._scope:
+            return self._calls.nested(self, "mutation", function, args, kwargs)
+
+
+class ContextScheduler:
+    """`ctx.scheduler` of a mutation: jobs are rows of the same transaction."""
+
+    __slots__ = ("_attempt", "_scope")
+
+    def __init__(self, attempt: Attempt, scope: Scope) -> None:
+        self._attempt = attempt
+        self._scope = scope
+
+    def run_after(self, delay: object, function: Reference, /, *args: object, **kwargs: object) -> str:
+        with self._scope:
+            due = due_after(delay, self._attempt.now_ns, self._attempt.limits)
+            return self._schedule(due, function, args, kwargs)
+
+    def run_at(self, time: object, function: Reference, /, *args: object, **kwargs: object) -> str:
+        with self._scope:
+            return self._schedule(due_at(time, self._attempt.now_ns, self._attempt.limits), function, args, kwargs)
+
+    def cancel(self, id: str, /) -> None:
+        with self._scope:
+            attempt = self._attempt
+            if id in (attempt.call.job, attempt.call.parent_job):
+                raise InvalidSchedule("A mutation cannot cancel itself")
+            jobs.cancel(attempt.transaction, id)
+
+    def _schedule(
+        self, due: Due, reference: Reference, positional: tuple[object, ...], named: Mapping[str, object]
+    ) -> str:
+        attempt = self._attempt
+        target = target_of(attempt.registry, reference, positional, named, attempt.transaction, attempt.limits)
+        return jobs.schedule(
+            attempt.transaction,
+            path=target.path,
+            arguments=wire_codec.decode_canonical(target.arguments),
+            due_ns=due.due_ns,
+            scheduled_ms=due.scheduled_ms,
+            parent_job=attempt.call.job or attempt.call.parent_job,
+        )

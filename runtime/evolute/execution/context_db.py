@@ -1,0 +1,160 @@
+"""`ctx.db`: a transaction as a function may use it.
+
+The transaction below knows no forbidden tables; here the runtime's own are kept apart. They are read with
+`ctx.db.system`, which shows their public fields, and are written by nobody (semantics D5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from evolute.database.document import is_user_table
+from evolute.database.transaction import Transaction
+from evolute.errors import InvalidId, InvalidQuery, SystemTableError
+from evolute.execution.context_query import ContextQuery, Row
+from evolute.execution.scope import Scope
+from evolute.system import jobs
+from evolute.system.tables import SCHEDULED
+from evolute.values.document_id import decode_id
+from evolute.values.schema import Schema
+from evolute.values.value import type_name
+
+USE_SYSTEM = "System tables can only be accessed with db.system."
+NOT_SYSTEM = "User tables cannot be accessed with db.system."
+READ_ONLY = "System tables (prefixed with `_`) are read-only."
+WRITES = ("insert", "patch", "replace", "delete")
+
+
+class ContextReader:
+    """`ctx.db` of a query; see `registry.contexts.Reader`."""
+
+    __slots__ = ("_schema", "_scope", "_transaction")
+
+    def __init__(self, transaction: Transaction, scope: Scope, schema: Schema) -> None:
+        self._transaction = transaction
+        self._scope = scope
+        self._schema = schema
+
+    @property
+    def system(self) -> ContextSystemReader:
+        return ContextSystemReader(self._transaction, self._scope)
+
+    def query(self, table: str | type, /) -> ContextQuery:
+        with self._scope:
+            return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
+
+    def get(self, id: str, /) -> Row | None:
+        with self._scope:
+            self._check_user_id(id, "get", USE_SYSTEM)
+            return self._transaction.get(id)
+
+    def normalize_id(self, table: str | type, text: str, /) -> str | None:
+        with self._scope:
+            name = self._name(table)
+            if name.startswith("_"):
+                raise SystemTableError("System tables can only be accessed from db.system.normalizeId().")
+            return self._transaction.normalize_id(name, text)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = ": only a mutation writes" if name in WRITES else ""
+        raise AttributeError(
+            f"`ctx.db` of a {'mutation' if isinstance(self, ContextWriter) else 'query'} has no {name!r}{hint}"
+        )
+
+    def _name(self, table: object) -> str:
+        if isinstance(table, str):
+            return table
+        name = self._schema.name_of(table) if isinstance(table, type) else None
+        if name is None:
+            shown = table.__name__ if isinstance(table, type) else repr(table)
+            raise InvalidQuery(
+                f"{shown} names no table. A table is named by its string, "
+                "or by the row type that the schema gives it: define_schema(name=define_table(Row))."
+            )
+        return name
+
+    def _readable_name(self, table: object) -> str:
+        name = self._name(table)
+        if name.startswith("_"):
+            raise SystemTableError(USE_SYSTEM)
+        return name
+
+    def _check_user_id(self, id: str, method: str, refusal: str) -> None:
+        if not is_user_table(_table_number(id, method)):
+            raise SystemTableError(refusal)
+
+
+class ContextWriter(ContextReader):
+    """`ctx.db` of a mutation; see `registry.contexts.Writer`."""
+
+    __slots__ = ()
+
+    def insert(self, table: str | type, fields: Mapping[str, object], /) -> str:
+        with self._scope:
+            name = self._name(table)
+            if name.startswith("_"):
+                raise SystemTableError(READ_ONLY)
+            return self._transaction.insert(name, fields)
+
+    def patch(self, id: str, fields: Mapping[str, object], /) -> None:
+        with self._scope:
+            self._check_user_id(id, "patch", READ_ONLY)
+            self._transaction.patch(id, fields)
+
+    def replace(self, id: str, fields: Mapping[str, object], /) -> None:
+        with self._scope:
+            self._check_user_id(id, "replace", READ_ONLY)
+            self._transaction.replace(id, fields)
+
+    def delete(self, id: str, /) -> None:
+        with self._scope:
+            self._check_user_id(id, "delete", READ_ONLY)
+            self._transaction.delete(id)
+
+
+class ContextSystemReader:
+    """`ctx.db.system`; see `registry.contexts.SystemReader`."""
+
+    __slots__ = ("_scope", "_transaction")
+
+    def __init__(self, transaction: Transaction, scope: Scope) -> None:
+        self._transaction = transaction
+        self._scope = scope
+
+    def get(self, id: str, /) -> Row | None:
+        with self._scope:
+            number = _table_number(id, "system.get")
+            if is_user_table(number):
+                raise SystemTableError(NOT_SYSTEM)
+            if self._transaction.table_name(number) != SCHEDULED:
+                return None
+            row = self._transaction.get(id)
+            return None if row is None else jobs.public_row(row)
+
+    def query(self, table: str, /) -> ContextQuery:
+        with self._scope:
+            return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, jobs.public_row)
+
+    def normalize_id(self, table: str, text: str, /) -> str | None:
+        with self._scope:
+            if not table.startswith("_"):
+                raise SystemTableError("User tables can only be accessed from db.normalizeId().")
+            return self._transaction.normalize_id(_public_system_table(table), text)
+
+
+def _public_system_table(table: object) -> str:
+    if table == SCHEDULED:
+        return SCHEDULED
+    if isinstance(table, str) and table.startswith("_"):
+        raise SystemTableError(f"There is no system table {table!r}; functions can read {SCHEDULED!r}.")
+    raise SystemTableError(NOT_SYSTEM)
+
+
+def _table_number(id: object, method: str) -> int:
+    if not isinstance(id, str):
+        raise InvalidId(f"Invalid argument `id` for `db.{method}`, expected string but got '{type_name(id)}': {id!r}")
+    try:
+        return decode_id(id)[0]
+    except InvalidId as error:
+        raise InvalidId(f"Invalid argument `id` for `db.{method}`: {error}") from None

@@ -1,0 +1,78 @@
+"""What `ctx.db.query` returns: the database's query, as long as its function runs.
+
+It adds the scope to every step and takes the user's own code (filters) out of the runtime's time. A query of the
+runtime's tables shows their rows as the public sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+from evolute.database.query import Query
+from evolute.errors import IndexNotFound
+from evolute.execution.scope import Scope
+
+Row: TypeAlias = dict[str, Any]
+PUBLIC_INDEXES = ("by_creation_time", "by_id")
+
+
+class ContextQuery:
+    """See `registry.contexts.Query`. `shown` makes the public row of a stored one, None if they are the same."""
+
+    __slots__ = ("_query", "_scope", "_shown")
+
+    def __init__(self, query: Query[Row], scope: Scope, shown: Callable[[Row], Row] | None = None) -> None:
+        self._query = query
+        self._scope = scope
+        self._shown = shown
+
+    def with_index(self, name: str, fn: Callable[[Any], Any] | None = None, /, **fields: object) -> ContextQuery:
+        if self._shown is not None and name not in PUBLIC_INDEXES:
+            raise IndexNotFound(f"Index {name} not found: a system table has only {' and '.join(PUBLIC_INDEXES)}.")
+        with self._scope:
+            return self._chained(self._query.with_index(name, fn and self._scope.clock.as_user_code(fn), **fields))
+
+    def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
+        with self._scope:
+            return self._chained(self._query.order(order))
+
+    def filter(self, predicate: Callable[[Row], bool], /) -> ContextQuery:
+        shown, users = self._shown, self._scope.clock.as_user_code(predicate)
+        with self._scope:
+            return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
+
+    def first(self) -> Row | None:
+        with self._scope:
+            return self._optional(self._query.first())
+
+    def unique(self) -> Row | None:
+        with self._scope:
+            return self._optional(self._query.unique())
+
+    def take(self, n: int, /) -> list[Row]:
+        with self._scope:
+            return self._rows(self._query.take(n))
+
+    def collect(self) -> list[Row]:
+        with self._scope:
+            return self._rows(self._query.collect())
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._scope:
+            rows = iter(self._query)
+        while True:
+            with self._scope:
+                row = next(rows, None)
+            if row is None:
+                return
+            yield row if self._shown is None else self._shown(row)
+
+    def _chained(self, query: Query[Row]) -> ContextQuery:
+        return ContextQuery(query, self._scope, self._shown)
+
+    def _optional(self, row: Row | None) -> Row | None:
+        return row if row is None or self._shown is None else self._shown(row)
+
+    def _rows(self, rows: list[Row]) -> list[Row]:
+        return rows if self._shown is None else list(map(self._shown, rows))

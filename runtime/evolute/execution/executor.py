@@ -1,0 +1,358 @@
+"""The one door: every function call and every transaction of the server's own enters here.
+
+Clients' calls, HTTP calls, scheduled jobs and the calls that actions make back all become a `Call`; the server's own
+work is a plain function given to `run_system`. This is also the only place that retries:
+
+    run on a snapshot ──► wait until the log has published that snapshot ──► commit ──► durable, published, answered
+          ▲                                                                     │
+          └── take a turn in the line of the key, wait for the winner ◄── Conflict
+
+A transaction that keeps losing runs serially in the end: the committer holds all others for the length of one run. So
+no mutation fails because of contention. Faults of functions are values (`Outcome.error`); what is raised here is
+for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from evolute.clock import NS_PER_MS, Clock, random_bytes
+from evolute.database.database import Database
+from evolute.database.read_set import ReadSet
+from evolute.database.transaction import Transaction
+from evolute.database.write_set import WriteSet
+from evolute.errors import (
+    Conflict,
+    EvoluteError,
+    FunctionCrashed,
+    FunctionNotFound,
+    FunctionTimedOut,
+    ShuttingDown,
+    WorkerDied,
+    WrongDeployment,
+)
+from evolute.execution.call_log import CallLog, CallLogEntry
+from evolute.execution.callbacks import answer_callback
+from evolute.execution.contention import ContentionLines, Turn
+from evolute.execution.query_cache import QueryBatch, QueryCache, QueryResult
+from evolute.execution.request import (
+    JOB_CHANGED,
+    WRONG_DEPLOYMENT,
+    Call,
+    CallError,
+    CallResult,
+    FunctionOutcome,
+    Outcome,
+    RequestKind,
+)
+from evolute.execution.worker_process import Callbacks
+from evolute.limits import Limits
+from evolute.registry.registry import RegistryReport
+from evolute.storage.keyspace import DEPLOYMENT
+from evolute.values.function_path import missing_text
+
+T = TypeVar("T")
+
+_REFUSALS_MAX = 1000
+OnCommit = Callable[[int], None]
+
+
+class Runners(Protocol):
+    """What runs functions: the pool of worker processes, or the test process itself."""
+
+    @property
+    def report(self) -> RegistryReport: ...
+
+    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome: ...
+
+    async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome: ...
+
+
+@dataclass(frozen=True)
+class SystemRun(Generic[T]):
+    """What a transaction of the server's own gave, at `ts`: its commit, or its snapshot if it wrote nothing."""
+
+    value: T
+    ts: int
+    read_set: ReadSet
+
+
+@dataclass(frozen=True)
+class _Attempt(Generic[T]):
+    """One run on one snapshot. Without a write set there is nothing to commit."""
+
+    value: T
+    begin_ts: int
+    read_set: ReadSet
+    write_set: WriteSet | None
+
+
+@dataclass(frozen=True)
+class ExecutorStatistics:
+    """`running` calls have entered and have not been answered; `in_line` wait for their turn on a contended key."""
+
+    running: int
+    in_line: int
+    conflicts: int
+    serial_runs: int
+
+
+class JobChanged(EvoluteError):
+    """The job is no longer what the scheduler saw: cancelled, finished, or gone. Nothing was run."""
+
+
+class Executor:
+    """Lives on the event loop. `query_cache` is the session layer's way to ask for many queries at one timestamp."""
+
+    def __init__(self, database: Database, runners: Runners, clock: Clock, limits: Limits, call_log: CallLog) -> None:
+        self._database = database
+        self._runners = runners
+        self._clock = clock
+        self._limits = limits
+        self._call_log = call_log
+        self._lines = ContentionLines()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self._conflicts = 0
+        self._serial_runs = 0
+        self.query_cache = QueryCache(self._run_queries, database.log, database.subscriptions, clock, limits)
+
+    @property
+    def report(self) -> RegistryReport:
+        """The functions of the active deployment."""
+        return self._runners.report
+
+    # --- Calls -----------------------------------------------------------------------------------------------------
+
+    async def query(self, call: Call) -> Outcome:
+        """The query's answer now: every commit that was published before this call is in it."""
+        with self._admitted():
+            return _as_outcome(await self.query_cache.latest(call))
+
+    async def queries_at(
+        self, stale: list[Call], held: list[QueryResult], *, at_least_ts: int
+    ) -> tuple[int, dict[Call, QueryResult]]:
+        """A session's queries at one timestamp; see `QueryCache.results_at`."""
+        with self._admitted():
+            return await self.query_cache.results_at(stale, held, at_least_ts=at_least_ts)
+
+    async def mutate(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
+        """Runs the mutation to its end: committed, durable and published, or failed without an effect.
+
+        `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call with a session that has
+        been committed before answers as it did then. Raises JobChanged for a job that is no longer pending.
+        """
+        with self._admitted():
+            started_ns = self._clock.now_ns()
+
+            async def attempt(urgent: bool) -> _Attempt[Outcome]:
+                return await self._attempt_mutation(call, urgent)
+
+            outcome, ts = await self._serializably(attempt, on_commit)
+            outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
+            self._log_call(call, "mutation", started_ns, outcome)
+            return outcome
+
+    async def act(self, call: Call, *, nested: bool = False) -> Outcome:
+        """Runs the action, at most once. `nested`: called by an action, in whose slot it runs."""
+        with self._admitted():
+            started_ns = self._clock.now_ns()
+            try:
+                ran = await self._runners.run_action(call, self._answer_callback, nested=nested)
+            except (FunctionTimedOut, FunctionCrashed, WorkerDied) as error:
+                outcome = self.failed(error)
+            else:
+                result = ran.results[0]
+                outcome = Outcome(result.value, result.error, result.log_lines, self._database.log.published_ts)
+            self._log_call(call, "action", started_ns, outcome)
+            return outcome
+
+    async def run_any(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
+        """Runs a function of whatever kind it is of."""
+        function = self.report.functions.get(call.path)
+        if function is None or (call.public_only and function.visibility != "public"):
+            return self.failed(FunctionNotFound(missing_text(call.path)))
+        match function.kind:
+            case "query":
+                return await self.query(call)
+            case "mutation":
+                return await self.mutate(call, on_commit=on_commit)
+            case "action":
+                return await self.act(call)
+
+    async def run_system(
+        self, function: Callable[[Transaction], T], *, on_commit: OnCommit | None = None
+    ) -> SystemRun[T]:
+        """Runs a function of ours on a snapshot in this process, with the same retries and the same committer.
+
+        It may run more than once, and should touch at most `system_rows_per_run_max` rows, because it holds the loop.
+        """
+
+        async def attempt(urgent: bool) -> _Attempt[SystemRun[T]]:
+            snapshot = self._database.snapshot()
+            try:
+                seed = random_bytes(32)
+                now_ns = self._clock.now_ns()
+                transaction = Transaction(snapshot, limits=self._limits, now_ns=now_ns, seed=seed, writable=True)
+                value = function(transaction)
+                write_set, read_set = transaction.write_set(), transaction.read_set
+                transaction.close()
+            finally:
+                snapshot.close()
+            await self._database.log.wait_published(snapshot.begin_ts)
+            run = SystemRun(value, snapshot.begin_ts, read_set)
+            return _Attempt(run, snapshot.begin_ts, read_set, write_set)
+
+        with self._admitted(always=True):
+            run, ts = await self._serializably(attempt, on_commit)
+            return SystemRun(run.value, ts, run.read_set)
+
+    # --- Life ------------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_ms: int) -> None:
+        """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._idle.wait()
+        except TimeoutError:
+            return
+
+    def statistics(self) -> ExecutorStatistics:
+        return ExecutorStatistics(self._running, self._lines.waiting, self._conflicts, self._serial_runs)
+
+    @contextmanager
+    def _admitted(self, *, always: bool = False) -> Iterator[None]:
+        if self._closing and not always:
+            raise ShuttingDown
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
+
+    # --- Transactions ----------------------------------------------------------------------------------------------
+
+    async def _serializably(
+        self, attempt: Callable[[bool], Awaitable[_Attempt[T]]], on_commit: OnCommit | None
+    ) -> tuple[T, int]:
+        """Runs `attempt` until its commit stands. Returns its value and timestamp."""
+        turn: Turn | None = None
+        try:
+            for _ in range(self._limits.attempts_before_serial):
+                run = await attempt(False)
+                try:
+                    return run.value, await self._commit(run, on_commit, serial=False)
+                except Conflict as conflict:
+                    self._conflicts += 1
+                    if turn is not None:
+                        turn.leave()
+                    turn = await self._lines.take_turn(conflict.key)
+                    await self._database.log.wait_published(conflict.commit_ts)
+        finally:
+            if turn is not None:
+                turn.leave()
+        async with self._database.committer.serially():
+            self._serial_runs += 1
+            run = await attempt(True)
+            return run.value, await self._commit(run, on_commit, serial=True)
+
+    async def _commit(self, run: _Attempt[T], on_commit: OnCommit | None, *, serial: bool) -> int:
+        if not run.write_set:
+            return run.begin_ts
+        return await self._database.committer.commit(
+            run.begin_ts, run.read_set, run.write_set, on_published=on_commit, serial=serial
+        )
+
+    async def _attempt_mutation(self, call: Call, urgent: bool) -> _Attempt[Outcome]:
+        try:
+            ran = await self._run("mutation", (call,), urgent=urgent)
+        except (FunctionTimedOut, FunctionCrashed) as error:
+            outcome = self.failed(error)
+            return _Attempt(outcome, outcome.ts, ReadSet(), None)
+        if ran.refused == JOB_CHANGED:
+            raise JobChanged
+        result = ran.results[0]
+        ts = ran.replayed_ts or (ran.begin_ts if result.error is not None else 0)
+        outcome = Outcome(result.value, result.error, result.log_lines, ts)
+        return _Attempt(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
+
+    async def _run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+        """One run, on a snapshot that the log has published and with the code that belongs to it."""
+        for _ in range(_REFUSALS_MAX):
+            outcome = await self._runners.run(kind, calls, urgent=urgent)
+            await self._database.log.wait_published(outcome.begin_ts)
+            if outcome.refused != WRONG_DEPLOYMENT:
+                return outcome
+        raise WrongDeployment
+
+    async def _run_queries(self, calls: tuple[Call, ...]) -> QueryBatch:
+        started_ns = self._clock.now_ns()
+        batch = await self._run_batch(calls)
+        for call, result in zip(calls, batch.results, strict=True):
+            outcome = Outcome(result.value, result.error, result.log_lines, batch.begin_ts)
+            self._log_call(call, "query", started_ns, outcome)
+        return batch
+
+    async def _run_batch(self, calls: tuple[Call, ...]) -> QueryBatch:
+        """Runs the calls in one snapshot. If one of them kills its worker, it alone fails."""
+        try:
+            ran = await self._run("queries", calls)
+            return QueryBatch(ran.begin_ts, ran.results)
+        except (FunctionTimedOut, FunctionCrashed) as error:
+            if len(calls) == 1:
+                return QueryBatch(self._database.log.published_ts, (self._crashed(error),))
+        killers: dict[Call, CallResult] = {}
+        for call in calls:
+            try:
+                await self._run("queries", (call,))
+            except (FunctionTimedOut, FunctionCrashed) as error:
+                killers[call] = self._crashed(error)
+        well = tuple(call for call in calls if call not in killers)
+        batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())
+        results = killers | dict(zip(well, batch.results, strict=True))
+        return QueryBatch(batch.begin_ts, tuple(results[call] for call in calls))
+
+    # --- Results ---------------------------------------------------------------------------------------------------
+
+    def _crashed(self, error: EvoluteError) -> CallResult:
+        """Nothing is known of what a killed query read; new code is what can mend it."""
+        read_set = ReadSet()
+        read_set.add_point(DEPLOYMENT)
+        return CallResult(None, CallError(str(error), None, error.code), (), read_set)
+
+    def failed(self, error: EvoluteError) -> Outcome:
+        return Outcome(None, CallError(str(error), None, error.code), (), self._database.log.published_ts)
+
+    async def _answer_callback(self, parent: Call, operation: str, payload: Any) -> tuple[bool, Any]:
+        try:
+            return await answer_callback(self, self._limits, parent, operation, payload)
+        except EvoluteError as error:
+            return False, CallError(str(error), None, error.code).to_wire()
+
+    def _log_call(self, call: Call, kind: str, started_ns: int, outcome: Outcome) -> None:
+        duration_ms = (self._clock.now_ns() - started_ns) / NS_PER_MS
+        self._call_log.add(
+            CallLogEntry(
+                path=call.path,
+                kind=kind,
+                started_ns=started_ns,
+                duration_ms=duration_ms,
+                log_lines=outcome.log_lines,
+                error=None if outcome.error is None else outcome.error.message,
+                job=call.job,
+            )
+        )
+
+
+def _as_outcome(result: QueryResult) -> Outcome:
+    return Outcome(result.value, result.error, result.log_lines, result.begin_ts)

@@ -1,0 +1,338 @@
+"""The worker processes, in two lanes, by generation.
+
+    generation = all workers that have loaded one deployment
+        transaction lane   one request at a time per worker, several sent ahead so that no worker waits for the loop
+        action lane        many at once per worker
+
+A request is lent the worker that has the least to do. If that worker dies, the request that was running is run once
+more; a second death is its error. The others go back to the head of the queue, unharmed. An action is never run again.
+
+Publishing new code starts a new generation beside the old one; `activate` switches in one event-loop turn, and the old
+generation finishes what it holds and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from evolute.clock import Clock, random_bytes
+from evolute.errors import FunctionCrashed, FunctionTimedOut, Overloaded, ShuttingDown, WorkerDied
+from evolute.execution.request import Call, FunctionOutcome, RequestKind
+from evolute.execution.worker_process import Callbacks, Lane, Pending, Sources, WorkerProcess
+from evolute.limits import Limits
+from evolute.registry.registry import RegistryReport
+
+logger = logging.getLogger("evolute.pool")
+
+SEED_BYTES = 32
+RESTART_S_MAX = 5.0
+
+
+@dataclass(eq=False)
+class Generation:
+    """The workers of one deployment, and what they reported of it."""
+
+    deployment: Sources
+    report: RegistryReport
+    workers: dict[Lane, list[WorkerProcess]] = field(default_factory=lambda: {"transaction": [], "action": []})
+    failures: int = 0
+
+    def all_workers(self) -> list[WorkerProcess]:
+        return [*self.workers["transaction"], *self.workers["action"]]
+
+
+@dataclass(frozen=True)
+class PoolStatistics:
+    """`queued` requests have no worker yet; `running` ones have been sent to one."""
+
+    deployment: str | None
+    transaction_workers: int
+    action_workers: int
+    queued: int
+    running: int
+    deaths: int
+    pids: tuple[int, ...]
+
+
+class Pool:
+    """Owns every worker process. Lives on the event loop."""
+
+    def __init__(
+        self,
+        data_path: str,
+        clock: Clock,
+        limits: Limits,
+        *,
+        workers: int,
+        action_workers: int,
+        on_worker_death: Callable[[], None],
+    ) -> None:
+        self._data_path = data_path
+        self._clock = clock
+        self._limits = limits
+        self._sizes: dict[Lane, int] = {"transaction": workers, "action": action_workers}
+        self._on_worker_death = on_worker_death
+        self._active: Generation | None = None
+        self._generations: set[Generation] = set()
+        self._queues: dict[Lane, deque[Pending]] = {"transaction": deque(), "action": deque()}
+        self._ids = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deaths = 0
+        self._closing = False
+        self._lifeline_read_fd, self._lifeline_write_fd = os.pipe()
+
+    @property
+    def report(self) -> RegistryReport:
+        """What the active deployment holds."""
+        assert self._active is not None, "no deployment has been activated"
+        return self._active.report
+
+    @property
+    def deployment(self) -> str | None:
+        return None if self._active is None else self._active.deployment.hash
+
+    # --- Generations -----------------------------------------------------------------------------------------------
+
+    async def prepare(self, deployment: Sources) -> Generation:
+        """Starts workers on the deployment, beside the active ones.
+
+        Raises DefinitionError with every fault of the folder; then nothing is left running.
+        """
+        generation = Generation(deployment, RegistryReport(deployment.hash, {}, {}))
+        self._generations.add(generation)
+        starts = [self._start_worker(generation, lane) for lane, size in self._sizes.items() for _ in range(size)]
+        try:
+            results = await asyncio.gather(*starts, return_exceptions=True)
+        except asyncio.CancelledError:
+            await self.discard(generation)
+            raise
+        failure = next((result for result in results if isinstance(result, BaseException)), None)
+        if failure is not None:
+            await self.discard(generation)
+            raise failure
+        return generation
+
+    def activate(self, generation: Generation) -> None:
+        """Switches to `generation` at once. Call in the turn in which its deployment's commit is published."""
+        old, self._active = self._active, generation
+        if old is not None and old is not generation:
+            for worker in old.all_workers():
+                worker.retire()
+        for lane in self._sizes:
+            self._dispatch(lane)
+
+    async def discard(self, generation: Generation) -> None:
+        """Ends a generation that will not be activated."""
+        self._generations.discard(generation)
+        workers = generation.all_workers()
+        for worker in workers:
+            worker.retired = True
+            worker.kill("its deployment is not wanted")
+        await asyncio.gather(*(worker.wait_gone() for worker in workers))
+
+    async def close(self) -> None:
+        """Ends every worker at once. Calls that still run fail with ShuttingDown."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        for queue in self._queues.values():
+            while queue:
+                self._fail(queue.popleft(), ShuttingDown())
+        workers = [worker for generation in self._generations for worker in generation.all_workers()]
+        for worker in workers:
+            worker.kill("the server is shutting down")
+        await asyncio.gather(*(worker.wait_gone() for worker in workers))
+        for fd in (self._lifeline_read_fd, self._lifeline_write_fd):
+            os.close(fd)
+
+    def statistics(self) -> PoolStatistics:
+        workers = [worker for generation in self._generations for worker in generation.all_workers()]
+        return PoolStatistics(
+            deployment=self.deployment,
+            transaction_workers=sum(worker.lane == "transaction" for worker in workers),
+            action_workers=sum(worker.lane == "action" for worker in workers),
+            queued=sum(len(queue) for queue in self._queues.values()),
+            running=sum(len(worker.pending) for worker in workers),
+            deaths=self._deaths,
+            pids=tuple(worker.pid for worker in workers if worker.pid is not None),
+        )
+
+    # --- Running ---------------------------------------------------------------------------------------------------
+
+    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+        """Runs a batch of queries or a mutation. `urgent` goes before everything that waits.
+
+        Raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two workers died of it (or one, of a
+        batch: then each call should be run by itself), Overloaded, ShuttingDown.
+        """
+        return await self._enqueue(Pending(kind, calls, self._new_future()), urgent=urgent)
+
+    async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
+        """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
+        return await self._enqueue(Pending("action", (call,), self._new_future(), callbacks, nested), urgent=nested)
+
+    async def _enqueue(self, pending: Pending, *, urgent: bool) -> FunctionOutcome:
+        if self._closing:
+            raise ShuttingDown
+        lane: Lane = "action" if pending.kind == "action" else "transaction"
+        queue = self._queues[lane]
+        name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
+        length_max = self._limits.action_queue_length_max if lane == "action" else self._limits.call_queue_length_max
+        if len(queue) >= length_max:
+            raise Overloaded(f"{length_max} calls wait for a worker; the setting is {name}")
+        if urgent:
+            queue.appendleft(pending)
+        else:
+            queue.append(pending)
+        self._dispatch(lane)
+        try:
+            return await pending.future
+        except asyncio.CancelledError:
+            self._cancel(pending)
+            raise
+
+    @staticmethod
+    def _new_future() -> asyncio.Future[FunctionOutcome]:
+        return asyncio.get_running_loop().create_future()
+
+    def _dispatch(self, lane: Lane) -> None:
+        """Gives what waits to the workers that can take it, the least loaded first."""
+        queue, generation = self._queues[lane], self._active
+        while queue and generation is not None:
+            pending = queue[0]
+            if pending.future.done():
+                queue.popleft()
+                continue
+            worker = self._choose(generation.workers[lane], nested=pending.nested)
+            if worker is None:
+                return
+            queue.popleft()
+            seed = random_bytes(SEED_BYTES)
+            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), seed)
+
+    def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
+        able = [worker for worker in workers if worker.ready and not worker.retired]
+        if not able:
+            return None
+        worker = min(able, key=lambda candidate: len(candidate.pending))
+        if nested:
+            return worker
+        if worker.lane == "transaction":
+            return worker if len(worker.pending) < self._limits.requests_per_worker_max else None
+        return worker if worker.slots_used < self._limits.actions_per_worker_max else None
+
+    def _cancel(self, pending: Pending) -> None:
+        """Nobody waits any more: an action is interrupted; a transaction is left to end, it harms nobody."""
+        for generation in self._generations:
+            for worker in generation.workers["action"]:
+                worker.cancel(pending)
+
+    @staticmethod
+    def _fail(pending: Pending, error: Exception) -> None:
+        if not pending.future.done():
+            pending.future.set_exception(error)
+
+    # --- Births and deaths -----------------------------------------------------------------------------------------
+
+    async def _start_worker(self, generation: Generation, lane: Lane) -> None:
+        worker = WorkerProcess(
+            lane,
+            self._limits,
+            lifeline_fd=self._lifeline_read_fd,
+            on_outcome=lambda worker: self._dispatch(worker.lane),
+            on_gone=lambda worker: self._bury(generation, worker),
+        )
+        generation.workers[lane].append(worker)
+        generation.report = RegistryReport.from_wire(await worker.start(generation.deployment, self._data_path))
+        generation.failures = 0
+        if generation is self._active:
+            self._dispatch(lane)
+
+    def _bury(self, generation: Generation, worker: WorkerProcess) -> None:
+        """Takes back what the dead worker had not answered, and starts another in its place."""
+        generation.workers[worker.lane].remove(worker)
+        unanswered, worker.pending = list(worker.pending.values()), {}
+        if worker.lane == "action":
+            for pending in unanswered:
+                self._fail(pending, self._action_error(worker))
+        else:
+            self._take_back(worker, unanswered)
+        self._reap(worker)
+        if self._closing:
+            return
+        if generation is not self._active and not generation.all_workers():
+            self._generations.discard(generation)
+        if generation is self._active:
+            self._spawn(self._replace(generation, worker.lane))
+            self._dispatch(worker.lane)
+
+    def _take_back(self, worker: WorkerProcess, unanswered: list[Pending]) -> None:
+        """The first was running, unless the worker had said that it was leaving."""
+        if unanswered and not worker.retired:
+            running = unanswered[0]
+            running.deaths += 1
+            if worker.killed_because == "time limit":
+                self._fail(running, FunctionTimedOut(self._time_limit_text(running)))
+            elif self._closing:
+                self._fail(running, ShuttingDown())
+            elif running.deaths >= 2 or len(running.calls) > 1:
+                self._fail(
+                    running,
+                    FunctionCrashed(
+                        f"{running.calls[0].path}: the worker process died while this function ran, "
+                        f"{'twice' if running.deaths >= 2 else 'once'}"
+                    ),
+                )
+        for pending in reversed(unanswered):
+            if not pending.future.done():
+                self._queues["transaction"].appendleft(pending)
+
+    def _time_limit_text(self, pending: Pending) -> str:
+        name = "mutation_user_ms_max" if pending.kind == "mutation" else "query_user_ms_max"
+        user_ms: int = getattr(self._limits, name)
+        return (
+            f"Function execution timed out (maximum duration: {user_ms / 1000:g}s; the setting is {name}). "
+            "It could not be interrupted, so its worker process was ended."
+        )
+
+    @staticmethod
+    def _action_error(worker: WorkerProcess) -> Exception:
+        if worker.killed_because in ("time limit", "its event loop was blocked"):
+            return FunctionTimedOut(
+                f"The action's worker process was ended: {worker.killed_because} "
+                "(the settings are action_ms_max and action_block_ms_max)"
+            )
+        return WorkerDied("The worker process died while this action ran; an action is not run again")
+
+    def _reap(self, worker: WorkerProcess) -> None:
+        async def reap() -> None:
+            await worker.wait_gone()
+            self._on_worker_death()
+
+        if not worker.retired:
+            self._deaths += 1
+            logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
+        self._spawn(reap())
+
+    async def _replace(self, generation: Generation, lane: Lane) -> None:
+        """Starts one worker in place of a dead one; if it cannot start, again and again, ever slower."""
+        while generation is self._active and not self._closing:
+            try:
+                await self._start_worker(generation, lane)
+            except Exception:
+                generation.failures += 1
+                logger.exception("a worker could not be started")
+                await asyncio.sleep(min(0.1 * 2**generation.failures, RESTART_S_MAX))
+            else:
+                return
+
+    def _spawn(self, coroutine: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

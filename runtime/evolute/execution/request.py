@@ -1,0 +1,200 @@
+"""What crosses between server and worker: a request goes down, an outcome comes back, and both are plain data.
+
+    executor ── FunctionRequest(calls) ──► worker ── FunctionOutcome(begin_ts, results, write set) ──► executor
+
+Values stay canonical JSON bytes on both sides of the boundary, so the server never decodes what a user stored.
+`to_wire` gives tuples of bytes, strings, numbers and None, which `channel` writes with marshal; `from_wire` reads them
+back. Every class here is frozen, and a `Call` is hashable because it is the query cache's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from evolute.database.read_set import ReadSet
+from evolute.database.write_set import WriteSet
+
+Kind: TypeAlias = Literal["query", "mutation", "action"]
+RequestKind: TypeAlias = Literal["queries", "mutation", "action"]
+Refusal: TypeAlias = Literal["WrongDeployment", "JobChanged"]
+Wire: TypeAlias = tuple[Any, ...]
+
+WRONG_DEPLOYMENT: Refusal = "WrongDeployment"
+JOB_CHANGED: Refusal = "JobChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one function. `arguments` is the canonical JSON of one object.
+
+    `kind` None takes a function of any kind; `public_only` hides internal functions as if they did not exist.
+    `identity` is the canonical JSON of the caller's identity object, or None. `session` is (session id, request id) of
+    a mutation that must run once. `job` is the scheduled job that this call runs; `parent_job` the one on whose behalf
+    it runs (a mutation called by a scheduled action). `depth` counts nested calls.
+    """
+
+    path: str
+    arguments: bytes
+    kind: Kind | None = None
+    public_only: bool = True
+    identity: bytes | None = None
+    session: tuple[str, int] | None = None
+    job: str | None = None
+    parent_job: str | None = None
+    depth: int = 0
+
+    def to_wire(self) -> Wire:
+        return (
+            self.path,
+            self.arguments,
+            self.kind,
+            self.public_only,
+            self.identity,
+            self.session,
+            self.job,
+            self.parent_job,
+            self.depth,
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> Call:
+        return cls(*wire)
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """Why a call failed.
+
+    `message` is the whole text with the frames of the user's files, as a developer sees it; `data` is the canonical
+    JSON of a ConvexError's data; `code` is the short name of semantics G1.
+    """
+
+    message: str
+    data: bytes | None = None
+    code: str = "FunctionFault"
+
+    def client_text(self, request_id: str, *, redact: bool) -> str:
+        """The text that a client is sent (semantics G3). `data` is always delivered beside it."""
+        head = f"[Request ID: {request_id}] Server Error"
+        return head if redact else f"{head}\n{self.message}"
+
+    def to_wire(self) -> Wire:
+        return (self.message, self.data, self.code)
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> CallError:
+        return cls(*wire)
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """How one call ended: `value` (canonical JSON) or `error`, never both.
+
+    `read_set` is what it read, whether it succeeded or raised. `user_ns` leaves out the time spent inside `ctx`.
+    """
+
+    value: bytes | None
+    error: CallError | None
+    log_lines: tuple[str, ...]
+    read_set: ReadSet
+    user_ns: int = 0
+    total_ns: int = 0
+
+    def to_wire(self) -> Wire:
+        return (
+            self.value,
+            None if self.error is None else self.error.to_wire(),
+            self.log_lines,
+            self.read_set.to_wire(),
+            self.user_ns,
+            self.total_ns,
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> CallResult:
+        value, error, log_lines, read_set, user_ns, total_ns = wire
+        return cls(
+            value,
+            None if error is None else CallError.from_wire(error),
+            log_lines,
+            ReadSet.from_wire(read_set),
+            user_ns,
+            total_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRequest:
+    """Work for one worker: a batch of queries for one snapshot, one mutation, or one action.
+
+    `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
+    """
+
+    id: int
+    kind: RequestKind
+    deployment: str
+    calls: tuple[Call, ...]
+    now_ns: int
+    seed: bytes
+
+    def to_wire(self) -> Wire:
+        calls = tuple(call.to_wire() for call in self.calls)
+        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed)
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> FunctionRequest:
+        request_id, kind, deployment, calls, now_ns, seed = wire
+        return cls(request_id, kind, deployment, tuple(Call.from_wire(call) for call in calls), now_ns, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionOutcome:
+    """What became of a request. There is one result for each call, in order, unless the request was `refused`.
+
+    `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
+    run when a session's record was found: the function was not run again. `refused` says why nothing was run
+    (WRONG_DEPLOYMENT, JOB_CHANGED). `exiting` means that the worker process ends after this outcome.
+    """
+
+    id: int
+    begin_ts: int
+    results: tuple[CallResult, ...]
+    write_set: WriteSet | None = None
+    replayed_ts: int | None = None
+    refused: Refusal | None = None
+    exiting: bool = False
+
+    def to_wire(self) -> Wire:
+        return (
+            self.id,
+            self.begin_ts,
+            tuple(result.to_wire() for result in self.results),
+            None if self.write_set is None else self.write_set.to_wire(),
+            self.replayed_ts,
+            self.refused,
+            self.exiting,
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> FunctionOutcome:
+        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting = wire
+        return cls(
+            request_id,
+            begin_ts,
+            tuple(CallResult.from_wire(result) for result in results),
+            None if write_set is None else WriteSet.from_wire(write_set),
+            replayed_ts,
+            refused,
+            exiting,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a caller of the executor gets: `value` or `error`, at the timestamp `ts` (a mutation's commit timestamp)."""
+
+    value: bytes | None
+    error: CallError | None
+    log_lines: tuple[str, ...]
+    ts: int

@@ -1,0 +1,44 @@
+"""How long a context lives: from its function's first line to its last, on the thread that runs the function.
+
+Everything that `ctx` hands out (db, queries, scheduler) shares the scope of its function, and every use of it is inside
+`with scope`: it is refused once the function has returned, and its time is the runtime's and not the function's.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+
+from evolute.errors import ContextClosed
+from evolute.execution.time_limits import CallClock
+
+RETURNED = "`ctx` was used after its function returned; a query that is kept must be ended with .collect() before that."
+OTHER_THREAD = "`ctx` was used by another thread than the one that runs its function."
+
+
+class Scope:
+    """Raises ContextClosed on entering when the function has returned, TimeLimit when its time is up."""
+
+    __slots__ = ("_clock", "_open", "_thread")
+
+    def __init__(self, clock: CallClock) -> None:
+        self._clock = clock
+        self._open = True
+        self._thread = get_ident()
+
+    def close(self) -> None:
+        """The function has returned."""
+        self._open = False
+
+    @property
+    def clock(self) -> CallClock:
+        return self._clock
+
+    def __enter__(self) -> None:
+        if not self._open:
+            raise ContextClosed(RETURNED)
+        if get_ident() != self._thread:
+            raise ContextClosed(OTHER_THREAD)
+        self._clock.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.leave()

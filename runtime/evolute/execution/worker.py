@@ -1,0 +1,143 @@
+"""A worker process: `python -m evolute.execution.worker <channel fd> <lifeline fd>`, started by the server.
+
+    lifeline ends ──► os._exit, whatever the process is doing
+    "load"        ──► import the deployment's bytes, open the store for reading ──► "loaded" or "load_failed"
+    "request"     ──► the transaction lane runs them one at a time, the action lane side by side ──► "outcome"
+    "exit", or the channel closed ──► end
+
+The transaction lane is a plain loop and imports no asyncio. A worker never writes to the store.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, NoReturn
+
+from evolute.database.snapshot import Snapshot
+from evolute.errors import DefinitionError, EvoluteError
+from evolute.execution import function_log
+from evolute.execution.channel import BlockingChannel
+from evolute.execution.outcome_frame import outcome_frame, unanswerable
+from evolute.execution.request import FunctionOutcome, FunctionRequest
+from evolute.execution.runner import Runner
+from evolute.execution.time_limits import CallClock
+from evolute.limits import Limits
+from evolute.registry.loader import Deployment, load
+from evolute.registry.registry import Registry
+from evolute.storage.lmdb_engine import LmdbEngine
+
+LOAD_BYTES_MAX = 1 << 31  # The limits are not known before the first frame.
+THREAD_STACK_BYTES = 64 * 1024
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Serves until the server ends it. Returns never: the process ends without running handlers of the user's code."""
+    channel_fd, lifeline_fd = map(int, arguments)
+    _watch_lifeline(lifeline_fd)
+    # Ctrl-C and a service manager's TERM reach the whole group; only the server ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.dont_write_bytecode = True
+    sys.stdout = sys.stderr
+    sock = socket.socket(fileno=channel_fd)
+    try:
+        _serve(sock)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # The server is gone.
+    except BaseException:
+        traceback.print_exc()
+        _end(1)
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _watch_lifeline(fd: int) -> None:
+    """The server holds the other end for as long as it lives, and nobody ever writes to it."""
+
+    def wait_for_end() -> None:
+        os.read(fd, 1)
+        os._exit(0)
+
+    before = threading.stack_size(THREAD_STACK_BYTES)
+    threading.Thread(target=wait_for_end, daemon=True, name="lifeline").start()
+    threading.stack_size(before)
+
+
+def _serve(sock: socket.socket) -> None:
+    frame = BlockingChannel(sock, LOAD_BYTES_MAX).recv()[0]
+    assert frame[0] == "load", f"the first frame is load, not {frame[0]!r}"
+    payload: dict[str, Any] = frame[1]
+    limits = Limits(**payload["limits"])
+    channel = BlockingChannel(sock, limits.frame_bytes_max)
+    _bound_memory(limits.worker_memory_bytes_max)
+    try:
+        registry = load(Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"]))
+        engine = LmdbEngine(payload["data"], limits, read_only=True)
+    except DefinitionError as error:
+        channel.send([("load_failed", [str(error)])])
+        return
+    except (EvoluteError, MemoryError):
+        channel.send([("load_failed", [traceback.format_exc()])])
+        return
+    function_log.install()
+    gc.collect()
+    gc.freeze()
+    channel.send([("loaded", registry.report())])
+    if payload["lane"] == "transaction":
+        _serve_transactions(channel, registry, engine, limits)
+    else:
+        from evolute.execution.action_worker import serve_actions  # asyncio is for this lane only
+
+        serve_actions(sock, registry, engine, limits)
+
+
+def _bound_memory(bytes_max: int) -> None:
+    """Private memory only: the address space holds the store's map, which is larger than any machine's memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        bytes_max = min(bytes_max, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, hard))
+
+
+def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: LmdbEngine, limits: Limits) -> None:
+    clock = CallClock(limits)
+    clock.install()
+    runner = Runner(registry, limits, clock)
+    while True:
+        for frame in channel.recv():
+            match frame[0]:
+                case "request":
+                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]))
+                    channel.send([outcome_frame(outcome, limits)])
+                    if outcome.exiting:
+                        return
+                case "exit":
+                    return
+                case _:
+                    pass  # "cancel" and "ping" are for actions.
+
+
+def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest) -> FunctionOutcome:
+    """One snapshot for one request, closed before the answer leaves."""
+    try:
+        with Snapshot(engine.reader()) as snapshot:
+            return runner.run(request, snapshot)
+    except BaseException as error:
+        return unanswerable(request, error)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,43 @@
+"""Named points at which a test may kill the process, as a power cut would.
+
+`arm("after_commit:3")` lets the third `hit("after_commit")` end the process with SIGKILL: no handler runs, nothing is
+flushed. Unarmed, a hit is one comparison. The points are listed here, so that the crash tests can visit all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+AFTER_VALIDATION = "after_validation"
+AFTER_PUTS = "after_puts"
+AFTER_COMMIT = "after_commit"
+AFTER_PUBLICATION = "after_publication"
+AFTER_IN_PROGRESS = "after_in_progress"
+AFTER_ACTION_EFFECT = "after_action_effect"
+
+ALL = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION, AFTER_IN_PROGRESS, AFTER_ACTION_EFFECT)
+
+_armed: str | None = None
+_hits_left = 0
+
+
+def arm(spec: str | None) -> None:
+    """`name` or `name:hits`; None disarms. Raises ValueError for a name that no code hits."""
+    global _armed, _hits_left
+    if spec is None:
+        _armed = None
+        return
+    name, _, hits = spec.partition(":")
+    if name not in ALL:
+        raise ValueError(f"unknown failpoint {name!r}; there are {', '.join(ALL)}")
+    _armed, _hits_left = name, int(hits or 1)
+
+
+def hit(name: str) -> None:
+    global _hits_left
+    if name != _armed:
+        return
+    _hits_left -= 1
+    if _hits_left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,144 @@
+"""Every bound of the runtime, in one place: name, default, unit last.
+
+A limit is set by the environment variable `EVOLUTE_` + its name in capitals (`EVOLUTE_QUERY_USER_MS_MAX=2000`).
+Reaching one is an error whose message names it. `Limits` is plain data: the server sends it to its workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True)
+class Limits:
+    # Values
+    value_depth_max: int = 64
+    document_depth_max: int = 16
+    document_bytes_max: int = 1 * MIB
+    object_fields_max: int = 1024
+    array_items_max: int = 8192
+    arguments_bytes_max: int = 16 * MIB
+    result_bytes_max: int = 16 * MIB
+
+    # One transaction
+    documents_read_max: int = 32_000
+    bytes_read_max: int = 16 * MIB
+    read_set_intervals_max: int = 4096
+    documents_written_max: int = 16_000
+    bytes_written_max: int = 16 * MIB
+    query_operators_max: int = 256
+    call_depth_max: int = 8
+    system_rows_per_run_max: int = 1000
+
+    # Tables and indexes
+    tables_max: int = 10_000
+    indexes_per_table_max: int = 64
+    index_fields_max: int = 15
+
+    # Scheduling
+    scheduled_per_mutation_max: int = 1000
+    scheduled_arguments_bytes_max: int = 16 * MIB
+    scheduled_inline_arguments_bytes_max: int = 64 * KIB
+    schedule_ms_max: int = 5 * 366 * 24 * 3600 * 1000
+    jobs_running_max: int = 64
+    job_retention_ms: int = 7 * 24 * 3600 * 1000
+    job_backoff_ms_max: int = 60_000
+    job_worker_deaths_max: int = 3
+
+    # Time of one call; user time leaves out what is spent inside `ctx`
+    query_user_ms_max: int = 1000
+    mutation_user_ms_max: int = 1000
+    action_ms_max: int = 600_000
+    system_ms_max: int = 15_000
+    kill_grace_ms: int = 500
+    action_block_ms_max: int = 5_000
+    worker_start_ms_max: int = 20_000
+    shutdown_ms_max: int = 10_000
+
+    # Workers
+    worker_memory_bytes_max: int = 1 * GIB
+    requests_per_worker_max: int = 16
+    actions_per_worker_max: int = 64
+    action_calls_max: int = 1000
+    call_queue_length_max: int = 10_000
+    action_queue_length_max: int = 10_000
+    frame_bytes_max: int = 64 * MIB
+
+    # Commits
+    attempts_before_serial: int = 8
+    serial_attempts_max: int = 4
+    commit_queue_length_max: int = 4096
+    commit_queue_bytes_max: int = 256 * MIB
+    commit_batch_length_max: int = 512
+    commit_batch_bytes_max: int = 32 * MIB
+    log_retention_ms: int = 30_000
+    log_keys_max: int = 2_000_000
+    log_run_keys_max: int = 8192
+
+    # Storage
+    map_bytes_max: int = 1024 * GIB
+    readers_max: int = 1024
+    key_bytes_max: int = 1 * MIB
+    reader_check_s: int = 30
+
+    # Subscriptions, cache, sessions
+    subscriptions_max: int = 1_000_000
+    query_cache_bytes_max: int = 100 * MIB
+    query_cache_age_ms_max: int = 17_000
+    queries_per_session_max: int = 10_000
+    session_mutations_max: int = 1000
+    session_actions_max: int = 1000
+    session_outgoing_bytes_max: int = 64 * MIB
+    session_record_retention_ms: int = 14 * 24 * 3600 * 1000
+    message_bytes_max: int = 64 * MIB
+    frame_fragment_bytes: int = 4 * MIB
+    heartbeat_ms: int = 15_000
+    opening_burst_ms: int = 5
+    close_ms_max: int = 5_000
+    socket_silence_ms_max: int = 120_000
+    http_body_bytes_max: int = 16 * MIB + 2000
+    query_retry_ms_min: int = 500
+    query_retry_ms_max: int = 600_000
+
+    # Logs and errors
+    log_lines_max: int = 256
+    log_line_bytes_max: int = 32 * KIB
+    error_bytes_max: int = 64 * KIB
+    function_log_entries_max: int = 10_000
+    function_log_bytes_max: int = 32 * MIB
+
+    # Functions folder
+    source_bytes_max: int = 1 * MIB
+    deployment_bytes_max: int = 32 * MIB
+    modules_max: int = 4096
+    reload_settle_ms: int = 50
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a non-negative whole number, got {value!r}")
+        assert self.document_depth_max <= self.value_depth_max
+        assert self.frame_fragment_bytes < 16 * MIB, "the PyPI client refuses frames of 16 MiB"
+        assert self.heartbeat_ms < 30_000, "the PyPI client reconnects after 30 s of silence"
+        assert self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max
+
+
+def limits_from(environment: Mapping[str, str]) -> Limits:
+    """The defaults, with those replaced that `environment` sets. Raises ValueError naming the variable."""
+    given: dict[str, int] = {}
+    for field in dataclasses.fields(Limits):
+        variable = "EVOLUTE_" + field.name.upper()
+        text = environment.get(variable)
+        if text is None:
+            continue
+        try:
+            given[field.name] = int(text)
+        except ValueError:
+            raise ValueError(f"{variable} must be a whole number, got {text!r}") from None
+    return Limits(**given)

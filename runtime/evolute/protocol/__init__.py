@@ -1,0 +1,1 @@
+"""The sync protocol as plain data: `messages` says what is said, `codec` alone knows how it is spelt."""

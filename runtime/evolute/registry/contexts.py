@@ -1,0 +1,231 @@
+"""What a function sees: the author's API as types.
+
+    QueryCtx     db (read)          auth  now  random  run_query
+    MutationCtx  db (read, write)   auth  now  random  run_query  run_mutation              scheduler
+    ActionCtx                       auth  now  random  run_query  run_mutation  run_action  scheduler   (all awaited)
+
+These are protocols: a function names one of the three contexts, an editor completes and checks its calls, and the
+implementations live in the execution layer. A mutation's context is also a query's, so a helper that takes a `QueryCtx`
+serves both. A function reference is the decorated function, whose arguments are then checked by name and type, or the
+string "module:function", whose arguments are not. The runtime's own parameters are given by position only, so that no
+argument name is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from evolute.registry.definition import ActionFunction, MutationFunction, QueryFunction, SchedulableFunction
+from evolute.values.value import Id
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class IndexRange(Protocol):
+    """Builds the range of an index query: equal leading fields, then bounds on the next one (D7). For people who port;
+    `with_index(name, field=value, last=Range(gt=…))` says the same."""
+
+    def eq(self, field: str, value: object, /) -> IndexRange: ...
+    def gt(self, field: str, value: object, /) -> IndexRange: ...
+    def gte(self, field: str, value: object, /) -> IndexRange: ...
+    def lt(self, field: str, value: object, /) -> IndexRange: ...
+    def lte(self, field: str, value: object, /) -> IndexRange: ...
+
+
+class Query(Protocol[D]):
+    """Documents of one table in an index's order. Nothing is read before the last call; it is used once (D6)."""
+
+    def with_index(
+        self, name: str, fn: Callable[[IndexRange], IndexRange] | None = None, /, **fields: object
+    ) -> Query[D]:
+        """The documents whose leading index fields equal `fields`; the last may be a `Range`."""
+        ...
+
+    def order(self, order: Literal["asc", "desc"], /) -> Query[D]: ...
+
+    def filter(self, predicate: Callable[[D], bool], /) -> Query[D]:
+        """Those for which `predicate` is true. The others are read too, and count."""
+        ...
+
+    def first(self) -> D | None: ...
+
+    def unique(self) -> D | None:
+        """The only document, or None. Raises NotUnique for two."""
+        ...
+
+    def take(self, n: int, /) -> list[D]: ...
+    def collect(self) -> list[D]: ...
+    def __iter__(self) -> Iterator[D]: ...
+
+
+class SystemReader(Protocol):
+    """The runtime's own tables, `_scheduled_functions` for now. Only for reading."""
+
+    def get(self, id: Id[D], /) -> D | None: ...
+    def query(self, table: str, /) -> Query[dict[str, Any]]: ...
+    def normalize_id(self, table: str, text: str, /) -> Id[Any] | None: ...
+
+
+class Reader(Protocol):
+    """`ctx.db` of a query. Tables are named by row type or by string; every read is remembered, absences too."""
+
+    @property
+    def system(self) -> SystemReader: ...
+
+    @overload
+    def query(self, table: type[D], /) -> Query[D]: ...
+    @overload
+    def query(self, table: str, /) -> Query[dict[str, Any]]: ...
+
+    def get(self, id: Id[D], /) -> D | None:
+        """None if there is no such document. Raises InvalidId for a string that is no id."""
+        ...
+
+    @overload
+    def normalize_id(self, table: type[D], text: str, /) -> Id[D] | None: ...
+    @overload
+    def normalize_id(self, table: str, text: str, /) -> Id[Any] | None: ...
+
+
+class Writer(Reader, Protocol):
+    """`ctx.db` of a mutation. Its own writes are seen by its later reads, and by others when it commits."""
+
+    @overload
+    def insert(self, table: type[D], fields: Mapping[str, object], /) -> Id[D]: ...
+    @overload
+    def insert(self, table: str, fields: Mapping[str, object], /) -> Id[Any]: ...
+
+    def patch(self, id: Id[Any], fields: Mapping[str, object], /) -> None:
+        """Replaces the given top-level fields; `UNSET` removes one. Raises NonexistentDocument, as do the other two."""
+        ...
+
+    def replace(self, id: Id[Any], fields: Mapping[str, object], /) -> None: ...
+    def delete(self, id: Id[Any], /) -> None: ...
+
+
+class Scheduler(Protocol):
+    """`ctx.scheduler` of a mutation: a job exists if and only if the mutation commits.
+
+    The id names a row of `_scheduled_functions`. A bare number is milliseconds, since the epoch for `run_at`.
+    Raises InvalidSchedule for a time or target that cannot be, ValidationFailed for arguments the target refuses.
+    """
+
+    @overload
+    def run_after(
+        self, delay: float | timedelta, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    def run_after(self, delay: float | timedelta, function: str, /, **args: object) -> Id[Any]: ...
+
+    @overload
+    def run_at(
+        self, time: float | datetime, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
+
+    def cancel(self, id: Id[Any], /) -> None:
+        """A job that has not started never will; one that has ended stays as it is."""
+        ...
+
+
+class ActionScheduler(Protocol):
+    """`ctx.scheduler` of an action: each call is a transaction of its own, and stays when the action fails later."""
+
+    @overload
+    async def run_after(
+        self, delay: float | timedelta, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    async def run_after(self, delay: float | timedelta, function: str, /, **args: object) -> Id[Any]: ...
+
+    @overload
+    async def run_at(
+        self, time: float | datetime, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    async def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
+
+    async def cancel(self, id: Id[Any], /) -> None: ...
+
+
+class Auth(Protocol):
+    def get_user_identity(self) -> dict[str, Any] | None:
+        """The claims of the caller's token (`subject`, `issuer`, `tokenIdentifier`, …), or None. Jobs have none."""
+        ...
+
+
+class _Ctx(Protocol):
+    """What all three have."""
+
+    @property
+    def auth(self) -> Auth: ...
+
+    @property
+    def now(self) -> datetime:
+        """The time, in UTC. It stands still during a query or mutation."""
+        ...
+
+    @property
+    def now_ms(self) -> float:
+        """`now` in milliseconds since the epoch, as `_creationTime` counts."""
+        ...
+
+    @property
+    def random(self) -> Random:
+        """Seeded anew for each attempt."""
+        ...
+
+
+class QueryCtx(_Ctx, Protocol):
+    """The first parameter of a query: one snapshot, only for reading."""
+
+    @property
+    def db(self) -> Reader: ...
+
+    @overload
+    def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_query(self, function: str, /, **args: object) -> Any: ...
+
+
+class MutationCtx(QueryCtx, Protocol):
+    """The first parameter of a mutation: one transaction. It may run more than once; it commits at most once."""
+
+    @property
+    def db(self) -> Writer: ...
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    @overload
+    def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_mutation(self, function: str, /, **args: object) -> Any: ...
+
+
+class ActionCtx(_Ctx, Protocol):
+    """The first parameter of an action: no transaction of its own, but the world outside. Runs at most once."""
+
+    @property
+    def scheduler(self) -> ActionScheduler: ...
+
+    @overload
+    async def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_query(self, function: str, /, **args: object) -> Any: ...
+
+    @overload
+    async def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_mutation(self, function: str, /, **args: object) -> Any: ...
+
+    @overload
+    async def run_action(self, function: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_action(self, function: str, /, **args: object) -> Any: ...

@@ -1,0 +1,253 @@
+"""A function as its author wrote it, and as the runtime knows it.
+
+    def send(ctx, channel: Id[Channel], body: str)      Python
+         │ @mutation
+    Function                 what the decorator returns: still callable, and a typed reference for `ctx.run_*`
+         │ define()          at load, with the schema's tables
+    FunctionDefinition       path and validators: turns arguments into keyword arguments, and results into values
+
+The signature is the validator: parameters after `ctx` are the named arguments, one with a default may be left out,
+`**rest` takes any further ones, the return annotation checks the result. `from_` is called `from` outside. Beside
+`**rest`, write `ctx, /`: a further argument may then be called `ctx` too, and type checkers insist on it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import keyword
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+
+from evolute.errors import DefinitionError, ValidationFailed
+from evolute.values.annotations import Tables, signature_hints, validator_for
+from evolute.values.function_path import is_name
+from evolute.values.validators import AnyValue, Field, ObjectOf, Resolver, Validator
+from evolute.values.value import Value
+
+Kind = Literal["query", "mutation", "action"]
+Visibility = Literal["public", "internal"]
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Function(Generic[P, R_co]):
+    """A decorated function: what other functions name when they run or schedule it.
+
+    `python` is the function itself, `context` the class its first parameter has. Equal only to itself.
+    """
+
+    kind: Kind
+
+    def __init__(self, python: Callable[Concatenate[Any, P], Any], visibility: Visibility, context: type) -> None:
+        kind, given = type(self).kind, type(python).__name__
+        if isinstance(python, Function):
+            raise TypeError(f"{python.name} is already a {python.kind}; it cannot be a {kind} too")
+        if not isinstance(python, FunctionType):
+            raise TypeError(f"@{kind} decorates a function written with `def`, but this is of type {given}")
+        self.python = python
+        self.visibility = visibility
+        self.context = context
+        self.module = python.__module__
+        self.name = python.__name__
+        code = inspect.unwrap(python).__code__
+        self.file, self.line = code.co_filename, code.co_firstlineno
+        self.__wrapped__ = python
+        self.__name__, self.__qualname__ = python.__name__, python.__qualname__
+        self.__module__, self.__doc__ = python.__module__, python.__doc__
+
+    def __repr__(self) -> str:
+        return f"<{self.visibility} {self.kind} {self.module}:{self.name}>"
+
+
+class QueryFunction(Function[P, R_co]):
+    kind = "query"
+
+    def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Runs the plain function in the caller's transaction; validators are skipped. Meant for unit tests."""
+        result: R_co = self.python(ctx, *args, **kwargs)
+        return result
+
+
+class SchedulableFunction(Function[P, R_co]):
+    """What `run_after` and `run_at` take."""
+
+
+class MutationFunction(SchedulableFunction[P, R_co]):
+    kind = "mutation"
+
+    def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Runs the plain function in the caller's transaction; validators are skipped. Meant for unit tests."""
+        result: R_co = self.python(ctx, *args, **kwargs)
+        return result
+
+
+class ActionFunction(SchedulableFunction[P, R_co]):
+    kind = "action"
+
+    async def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Runs the plain function as part of the caller; validators are skipped. Meant for unit tests."""
+        result: R_co = await self.python(ctx, *args, **kwargs)
+        return result
+
+
+@dataclass(frozen=True)
+class FunctionDefinition:
+    """A function under its path. `parameters` maps the arguments whose Python name differs; `rest` checks further
+    arguments, None refuses them."""
+
+    path: str
+    function: Function[..., Any]
+    arguments: ObjectOf
+    returns: Validator
+    parameters: Mapping[str, str]
+    rest: Validator | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return self.function.kind
+
+    @property
+    def visibility(self) -> Visibility:
+        return self.function.visibility
+
+    def bind(self, arguments: Mapping[str, Value], resolver: Resolver) -> dict[str, Any]:
+        """The keyword arguments of one call. Raises ValidationFailed naming the field (E3)."""
+        validator = self.arguments
+        if self.rest is not None:
+            validator = self._with_rest(self.rest, arguments)
+        try:
+            parsed = validator.parse(dict(arguments), resolver)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"ArgumentValidationError: {error}") from None
+        assert isinstance(parsed, dict)
+        return {self.parameters.get(name, name): value for name, value in parsed.items()}
+
+    def unbind(self, named: Mapping[str, object], resolver: Resolver) -> Value:
+        """What `bind` takes, from the keyword arguments of a caller in Python. Raises ValidationFailed (E3)."""
+        outside = {python: name for name, python in self.parameters.items()}
+        arguments = {outside.get(name, name): value for name, value in named.items()}
+        validator = self.arguments if self.rest is None else self._with_rest(self.rest, arguments)
+        try:
+            return validator.dump(arguments, resolver)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"ArgumentValidationError: {error}") from None
+
+    def result(self, returned: object, resolver: Resolver) -> Value:
+        """What the function returned, as a value. Raises ValidationFailed naming the field (E3)."""
+        try:
+            return self.returns.dump(returned, resolver)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"ReturnsValidationError: {error}") from None
+
+    def arguments_json(self) -> dict[str, Any]:
+        return AnyValue().to_json() if self.rest is not None else self.arguments.to_json()
+
+    def _with_rest(self, rest: Validator, arguments: Mapping[str, object]) -> ObjectOf:
+        taken = {*self.arguments.fields, *self._names}
+        further = [name for name in arguments if name not in taken]
+        return ObjectOf({**self.arguments.fields, **{name: Field(rest) for name in further}})
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        """The names of Python's that `**rest` cannot receive."""
+        parameters = inspect.signature(self.function.python).parameters.values()
+        return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def define(function: Function[..., Any], path: str, tables: Tables) -> FunctionDefinition:
+    """Reads the signature. Raises DefinitionError with one line for each fault: file, line, path, parameter."""
+    reading = _SignatureReading(function, path.rpartition(":")[2], tables)
+    reading.read()
+    if reading.faults:
+        where = f"{function.file}:{function.line} {path}"
+        raise DefinitionError("\n".join(f"{where} {fault}" for fault in reading.faults))
+    return FunctionDefinition(
+        path, function, ObjectOf(reading.fields), reading.returns, reading.parameters, reading.rest
+    )
+
+
+class _SignatureReading:
+    """One pass over a signature, gathering what the definition needs and every fault on the way."""
+
+    def __init__(self, function: Function[..., Any], name: str, tables: Tables) -> None:
+        self.function = function
+        self.name = name
+        self.tables = tables
+        self.hints: Mapping[str, object] = {}
+        self.fields: dict[str, Field] = {}
+        self.parameters: dict[str, str] = {}
+        self.rest: Validator | None = None
+        self.returns: Validator = AnyValue()
+        self.faults: list[str] = []
+
+    def read(self) -> None:
+        if not is_name(self.name):
+            self.faults.append("has a name that clients cannot write: use ASCII letters, digits and `_`, at most 64")
+        self.faults.extend(_faults_of_kind(self.function))
+        try:
+            self.hints = signature_hints(self.function.python)
+        except DefinitionError as error:
+            self.faults.append(str(error).removeprefix(f"{self.function.python.__qualname__}, "))
+        parameters = list(inspect.signature(self.function.python).parameters.values())
+        self._read_context(parameters[0] if parameters else None)
+        for parameter in parameters[1:]:
+            self._read_parameter(parameter)
+        self.returns = self._validator("return", "return annotation")
+
+    def _read_context(self, parameter: inspect.Parameter | None) -> None:
+        context = self.function.context
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if parameter is None or parameter.kind not in positional:
+            self.faults.append(f"has no context: its first parameter is `ctx: {context.__name__}`")
+            return
+        hint = self.hints.get(parameter.name)
+        if isinstance(hint, type) and hint.__module__ == context.__module__ and hint not in context.__mro__:
+            what = f"a {self.function.kind}'s context is a {context.__name__}, not a {hint.__name__}"
+            self.faults.append(f"parameter {parameter.name}: {what}")
+
+    def _read_parameter(self, parameter: inspect.Parameter) -> None:
+        where = f"parameter {parameter.name}"
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            self.faults.append(f"{where}: arguments are given by name; `*{parameter.name}` can receive none")
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            self.faults.append(f"{where}: arguments are given by name; remove the `/` after it")
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            self.rest = self._validator(parameter.name, where)
+        else:
+            name = outside_name(parameter.name)
+            if not name.isascii():
+                self.faults.append(f"{where}: the name of an argument is ASCII")
+            if name != parameter.name:
+                self.parameters[name] = parameter.name
+            optional = parameter.default is not inspect.Parameter.empty
+            self.fields[name] = Field(self._validator(parameter.name, where), optional=optional)
+
+    def _validator(self, name: str, where: str) -> Validator:
+        if name not in self.hints:
+            return AnyValue()
+        try:
+            return validator_for(self.hints[name], self.tables)
+        except DefinitionError as error:
+            self.faults.append(f"{where}: {error}")
+            return AnyValue()
+
+
+def _faults_of_kind(function: Function[..., Any]) -> Iterator[str]:
+    """Queries and mutations are plain functions, actions are coroutine functions, and none is a generator."""
+    python, kind = function.python, function.kind
+    if inspect.isgeneratorfunction(python) or inspect.isasyncgenfunction(python):
+        yield f"is a generator; a {kind} returns its result: return a list"
+    elif kind == "action" and not inspect.iscoroutinefunction(python):
+        yield "is an action written with `def`; write `async def` (blocking actions come later)"
+    elif kind != "action" and inspect.iscoroutinefunction(python):
+        yield f"is a {kind} written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use an action"
+
+
+def outside_name(parameter: str) -> str:
+    """`from_` is called `from`: a trailing underscore that only makes a keyword legal is not part of the name."""
+    stem = parameter.removesuffix("_")
+    return stem if keyword.iskeyword(stem) else parameter

@@ -1,0 +1,102 @@
+"""Everything a deployment offers: the functions themselves in a worker, what it reports of them in the server.
+
+The worker's `Registry` holds Python objects and never leaves it; `report()` is plain data that crosses the channel and
+becomes the server's `RegistryReport`. The server therefore knows every function and table without importing user code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evolute.errors import FunctionNotFound
+from evolute.registry.definition import Function, FunctionDefinition, Kind, Visibility
+from evolute.values.function_path import canonical_path, missing_text
+from evolute.values.schema import Schema
+
+# What crosses the channel: strings, numbers, lists and dicts only.
+ReportWire = dict[str, Any]
+
+
+class Registry:
+    """The loaded functions of one deployment by canonical path, and its schema. Never changes."""
+
+    def __init__(
+        self, deployment: str, package: str, functions: Mapping[str, FunctionDefinition], schema: Schema
+    ) -> None:
+        self.deployment = deployment
+        self.package = package
+        self.functions = functions
+        self.schema = schema
+        self._by_function: dict[Function[..., Any], FunctionDefinition] = {}
+        for definition in functions.values():
+            self._by_function.setdefault(definition.function, definition)
+
+    def resolve(self, reference: Function[..., Any] | str) -> FunctionDefinition:
+        """The function that an object or a path names, public or not. Raises FunctionNotFound.
+
+        An object that was imported a second time (a test's own import of the module) is known by its module and name.
+        """
+        if isinstance(reference, str):
+            path = canonical_path(reference)
+        elif reference in self._by_function:
+            return self._by_function[reference]
+        else:
+            path = module_path(reference.module, self.package) + ":" + reference.name
+        definition = self.functions.get(path)
+        if definition is None:
+            raise FunctionNotFound(missing_text(path))
+        return definition
+
+    def report(self) -> ReportWire:
+        """Plain data for `RegistryReport.from_wire`."""
+        functions = [
+            {
+                "path": definition.path,
+                "kind": definition.kind,
+                "visibility": definition.visibility,
+                "file": definition.function.file,
+                "line": definition.function.line,
+                "arguments": definition.arguments_json(),
+                "returns": definition.returns.to_json(),
+            }
+            for definition in self.functions.values()
+        ]
+        return {"deployment": self.deployment, "functions": functions, "schema": self.schema.to_wire()}
+
+
+@dataclass(frozen=True)
+class FunctionReport:
+    """One function as the server knows it; validators in their JSON form (E1)."""
+
+    path: str
+    kind: Kind
+    visibility: Visibility
+    file: str
+    line: int
+    arguments: Mapping[str, Any]
+    returns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RegistryReport:
+    """A deployment as the server knows it: its functions by canonical path, and the schema in wire form."""
+
+    deployment: str
+    functions: Mapping[str, FunctionReport]
+    schema_wire: Mapping[str, Any]
+
+    @staticmethod
+    def from_wire(wire: ReportWire) -> RegistryReport:
+        functions = {function["path"]: FunctionReport(**function) for function in wire["functions"]}
+        return RegistryReport(wire["deployment"], functions, wire["schema"])
+
+    def find(self, path: str) -> FunctionReport | None:
+        """By any spelling of the path. Raises FunctionNotFound for one that cannot be a path."""
+        return self.functions.get(canonical_path(path))
+
+
+def module_path(module: str, package: str) -> str:
+    """`functions.admin.users` is `admin/users` in paths."""
+    return module.removeprefix(package + ".").replace(".", "/")

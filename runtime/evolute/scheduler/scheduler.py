@@ -1,0 +1,201 @@
+"""The scheduler is a subscriber: it sleeps until the earliest due time, or until what it has read is touched.
+
+    look: one transaction reads the due jobs ──► one task for each ──► the one door
+      ▲                                                                  │
+      └── a job ended · the next one is due · a commit touched the rows ─┘
+
+A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
+state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
+own, and never run again: one found in progress that this process is not running was interrupted by a crash, and fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from evolute import failpoints
+from evolute.clock import NS_PER_MS, Clock
+from evolute.database.subscriptions import Subscriptions, Token
+from evolute.errors import DiskFault, Retry
+from evolute.execution.executor import Executor, JobChanged
+from evolute.execution.request import Call, Outcome
+from evolute.limits import Limits
+from evolute.system import jobs
+from evolute.system.jobs import Job
+
+logger = logging.getLogger("evolute.scheduler")
+
+INTERRUPTED = "Transient error while executing action"
+BACKOFF_MS_MIN = 100
+
+
+class Scheduler:
+    """Owns the tasks of the running jobs. `run` is the loop; `close` ends it and what it runs."""
+
+    def __init__(self, executor: Executor, subscriptions: Subscriptions, clock: Clock, limits: Limits) -> None:
+        self._executor = executor
+        self._subscriptions = subscriptions
+        self._clock = clock
+        self._limits = limits
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def wait_idle(self) -> None:
+        """Returns when nothing runs, nothing is due, and the loop waits for the time or for a commit."""
+        while True:
+            await self._idle.wait()
+            if not self._woken.is_set() and not self._running:
+                return
+            self._idle.clear()
+
+    async def run(self) -> None:
+        """Runs until cancelled. A look that fails for the disk's sake is made again a second later."""
+        while True:
+            try:
+                await self._look()
+            except (DiskFault, Retry) as error:
+                logger.error("the scheduler could not read its jobs: %s", error)
+                await self._clock.wait_until(self._clock.now_ns() + 1000 * NS_PER_MS)
+
+    async def close(self) -> None:
+        """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _look(self) -> None:
+        """Starts what is due and for which there is room, then waits for a reason to look again."""
+        self._woken.clear()
+        free = self._limits.jobs_running_max - len(self._running)
+        if free <= self._limits.jobs_running_max // 2 and self._running:
+            await self._woken.wait()
+            return
+        now_ns = self._clock.now_ns()
+        running = frozenset(self._running)
+        look = await self._executor.run_system(
+            lambda transaction: jobs.due(transaction, now_ns=now_ns, limit=free, skip=running)
+        )
+        for job in look.value.jobs:
+            self._start(job)
+        if len(look.value.jobs) >= free:
+            await self._woken.wait()
+            return
+        await self._wait(Token(look.read_set, look.ts), look.value.next_due_ns)
+
+    async def _wait(self, token: Token, next_due_ns: int | None) -> None:
+        """Until the rows that were read are touched, a job ends, or the next one is due."""
+        subscription = self._subscriptions.subscribe(token, lambda commit_ts: self._woken.set())
+        try:
+            if subscription.broken_at is not None:
+                return
+            waits = [asyncio.ensure_future(self._woken.wait())]
+            if next_due_ns is not None:
+                waits.append(asyncio.ensure_future(self._clock.wait_until(next_due_ns)))
+            self._idle.set()
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._idle.clear()
+                for wait in waits:
+                    wait.cancel()
+        finally:
+            subscription.close()
+
+    # --- One job ---------------------------------------------------------------------------------------------------
+
+    def _start(self, job: Job) -> None:
+        if job.id in self._running:
+            return
+        task = asyncio.get_running_loop().create_task(self._run_job(job))
+        self._running[job.id] = task
+        task.add_done_callback(lambda _: self._ended(job.id))
+
+    def _ended(self, job_id: str) -> None:
+        task = self._running.pop(job_id)
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("job %s could not be run", job_id, exc_info=error)
+
+    async def _run_job(self, job: Job) -> None:
+        """To its end; on transient errors again, ever slower. The row stays pending meanwhile."""
+        attempt = 0
+        while True:
+            try:
+                return await self._run_once(job)
+            except JobChanged:
+                return None
+            except (DiskFault, Retry) as error:
+                attempt += 1
+                backoff_ms = min(BACKOFF_MS_MIN * 2**attempt, self._limits.job_backoff_ms_max)
+                logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, backoff_ms, error)
+                await self._clock.wait_until(self._clock.now_ns() + backoff_ms * NS_PER_MS)
+
+    async def _run_once(self, job: Job) -> None:
+        function = self._executor.report.functions.get(job.path)
+        if job.in_progress:
+            await self._fail(job, INTERRUPTED)
+        elif function is None:
+            await self._fail(job, f"Could not find function for '{job.path}'. It was removed after the job was scheduled.")
+        elif function.kind == "mutation":
+            await self._run_mutation(job)
+        elif function.kind == "action":
+            await self._run_action(job)
+        else:
+            await self._fail(
+                job,
+                f"Unsupported function type. {job.path} is defined as a query. Only mutations and actions can be scheduled.",
+            )
+
+    async def _run_mutation(self, job: Job) -> None:
+        call = Call(job.path, job.arguments, kind="mutation", public_only=False, job=job.id)
+        outcome = await self._executor.mutate(call)
+        if outcome.error is not None:
+            await self._fail(job, outcome.error.message)
+
+    async def _run_action(self, job: Job) -> None:
+        marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
+        if not marked.value:
+            raise JobChanged
+        failpoints.hit(failpoints.AFTER_IN_PROGRESS)
+        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
+        outcome = await self._act(call)
+        failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
+        await self._finish_action(job, outcome)
+
+    async def _act(self, call: Call) -> Outcome:
+        """Once in progress, an action is never tried again: whatever keeps it from running is its error."""
+        try:
+            return await self._executor.act(call)
+        except Retry as error:
+            return self._executor.failed(error)
+
+    async def _finish_action(self, job: Job, outcome: Outcome) -> None:
+        """The terminal state, tried until it is written; a job that was cancelled meanwhile stays cancelled."""
+        attempt = 0
+        while True:
+            try:
+                if outcome.error is not None:
+                    await self._fail(job, outcome.error.message)
+                else:
+                    await self._executor.run_system(
+                        lambda transaction: jobs.succeed(transaction, job.id, now_ns=self._clock.now_ns())
+                    )
+                return
+            except (DiskFault, Retry) as error:
+                attempt += 1
+                backoff_ms = min(BACKOFF_MS_MIN * 2**attempt, self._limits.job_backoff_ms_max)
+                logger.warning("the end of job %s could not be written: %s", job.id, error)
+                await self._clock.wait_until(self._clock.now_ns() + backoff_ms * NS_PER_MS)
+
+    async def _fail(self, job: Job, text: str) -> None:
+        await self._executor.run_system(
+            lambda transaction: jobs.fail(transaction, job.id, text, now_ns=self._clock.now_ns())
+        )
+
+

@@ -1,0 +1,1 @@
+"""The outside: sockets, HTTP and credentials. Everything that arrives here becomes a Call, a session or an error."""

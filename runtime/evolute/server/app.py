@@ -1,0 +1,166 @@
+"""The ASGI application over a Backend, and the server that listens for it.
+
+Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, front page
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from evolute.backend import Backend
+from evolute.clock import random_bytes
+from evolute.config import Config
+from evolute.errors import EvoluteError
+from evolute.server.auth import Authenticator
+from evolute.server.cors import Cors
+from evolute.server.front_page import front_page
+from evolute.server.http_api import HttpApi, HttpError, response_to_error
+from evolute.server.websocket import SyncEndpoint, sync_protocol
+from evolute.sync.connection import Host
+from evolute.sync.transition import Disclosure
+
+logger = logging.getLogger("evolute.server")
+
+VERSION = version("evolute")
+
+
+def create_app(backend: Backend, admin_key: str) -> Starlette:
+    """The application. The backend must have started, and must not stop before the last request has ended."""
+    limits, redact = backend.config.limits, backend.config.redact_errors
+    authenticator = Authenticator(admin_key)
+
+    def published_ts() -> int:
+        return backend.database.log.published_ts
+
+    async def root(request: Request) -> Response:
+        return HTMLResponse(front_page(VERSION, backend.report))
+
+    host = Host(
+        executor=backend.executor,
+        clock=backend.clock,
+        limits=limits,
+        published_ts=published_ts,
+        identity_of=authenticator.identity_of,
+        disclosure=Disclosure(redact=redact, new_request_id=lambda: random_bytes(8).hex()),
+    )
+    sync = SyncEndpoint(host)
+    api = HttpApi(backend.executor, limits, authenticator, published_ts, redact=redact)
+    routes = [
+        WebSocketRoute("/api/sync", sync),
+        WebSocketRoute("/api/{version}/sync", sync),
+        Route("/api/query", api.query, methods=["POST"]),
+        Route("/api/mutation", api.mutation, methods=["POST"]),
+        Route("/api/action", api.action, methods=["POST"]),
+        Route("/api/function", api.function, methods=["POST"]),
+        Route("/api/query_ts", api.query_ts, methods=["POST"]),
+        Route("/version", _version),
+        Route("/", root),
+    ]
+    middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+
+
+def build_server(app: Starlette, config: Config) -> uvicorn.Server:
+    """A server for `serve(sockets=[…])`. It touches neither signal handlers nor the configuration of logging."""
+    limits = config.limits
+    silence_s = limits.socket_silence_ms_max / 1000
+    settings = uvicorn.Config(
+        app,
+        host=config.host,
+        port=config.port,
+        http="httptools",
+        ws=sync_protocol(limits),
+        ws_max_size=limits.message_bytes_max,
+        ws_ping_interval=silence_s / 4,
+        ws_ping_timeout=silence_s * 3 / 4,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(limits.shutdown_ms_max / 1000),
+    )
+    return _Server(settings)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the command line's."""
+        yield
+
+
+async def _version(request: Request) -> Response:
+    return PlainTextResponse(VERSION)
+
+
+async def _no_such_endpoint(request: Request, error: Exception) -> Response:
+    """400 under /api: the command line of npm takes a 404 for something that will come if it tries again."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404 and request.url.path.startswith("/api/"):
+        return HttpError(400, "UnknownEndpoint", f"There is no endpoint {request.method} {request.url.path}.").response
+    code = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+    return HttpError(error.status_code, code, f"{error.detail}: {request.method} {request.url.path}").response
+
+
+class Slashes:
+    """ASGI middleware: `//api/query` is `/api/query`, as clients ask for if their address ends with a slash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "//" in scope.get("path", ""):
+            scope = {**scope, "path": re.sub("/+", "/", scope["path"])}
+        await self._app(scope, receive, send)
+
+
+class Faults:
+    """ASGI middleware: errors that routes raise become answers, and what is unexpected goes to the log, not out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except Exception as error:
+            response = _response_to(error, scope["path"])
+            if not has_started:
+                await response(scope, receive, send)
+
+
+def _response_to(error: Exception, path: str) -> Response:
+    if isinstance(error, HttpError):
+        return error.response
+    known = response_to_error(error) if isinstance(error, EvoluteError) else None
+    if known is not None:
+        return known
+    logger.error("Unexpected error while answering %s", path, exc_info=error)
+    return HttpError(500, "InternalServerError", "Your request couldn't be completed. Try again later.").response

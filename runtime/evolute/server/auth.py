@@ -1,0 +1,116 @@
+"""Credentials: the admin key, and what a token or an Authorization header makes of its bearer.
+
+The key is made at the first start and kept in the data folder, for the owner's eyes only: whoever has it may call
+internal functions and act as any user. It never appears in a log. Written `evolute|<secret>`; only the secret counts,
+so that the names which tools put before it do no harm. The secret holds no `:`, because `Convex <key>:<base64 of JSON>`
+is how HTTP callers act as a user.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from pathlib import Path
+
+from evolute.clock import random_bytes
+from evolute.errors import BadAdminKey, DiskFault, InvalidValue, NoAuthProvider, Unauthorized
+from evolute.protocol.messages import AdminToken, NoToken, Token, UserToken
+from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.values import wire_codec
+
+_SECRET_BYTES = 32
+_KEY_PREFIX = "evolute|"
+
+
+def read_or_create_admin_key(path: Path) -> str:
+    """The key in the file at `path`, which is made, readable by its owner alone, if there is none. Raises DiskFault."""
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        key = _KEY_PREFIX + random_bytes(_SECRET_BYTES).hex()
+        _write_for_owner(path, key)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DiskFault(f"The admin key in {path} cannot be read: {error}") from error
+    if not _secret_of(key) or ":" in _secret_of(key):
+        raise DiskFault(f"{path} holds no admin key. Remove the file, and the next start makes a new one.")
+    return key
+
+
+def _write_for_owner(path: Path, text: str) -> None:
+    """Whole or not at all: a start that is cut short must not leave an empty key."""
+    draft = path.with_suffix(".draft")
+    try:
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise DiskFault(f"The admin key cannot be written to {path}: {error}") from error
+
+
+class Authenticator:
+    """Knows the server's admin key, and who the bearer of a token is."""
+
+    def __init__(self, admin_key: str) -> None:
+        self._secret = _secret_of(admin_key).encode()
+        assert self._secret
+
+    def identity_of(self, token: Token) -> Identity:
+        """Raises Unauthorized: BadAdminKey, NoAuthProvider, or for an identity to act as that names nobody."""
+        match token:
+            case NoToken():
+                return ANONYMOUS
+            case UserToken():
+                raise NoAuthProvider
+            case AdminToken(key, acting_as):
+                if not hmac.compare_digest(_secret_of(key).encode(), self._secret):
+                    raise BadAdminKey
+                return Identity(None if acting_as is None else _user_identity(acting_as), is_admin=True)
+
+    def identity_of_header(self, authorization: str | None) -> Identity:
+        """The bearer of an HTTP request's Authorization header. Raises Unauthorized."""
+        if authorization is None:
+            return ANONYMOUS
+        scheme, _, credentials = authorization.strip().partition(" ")
+        match scheme.lower():
+            case "convex":
+                return self.identity_of(_admin_token(credentials.strip()))
+            case "bearer":
+                return self.identity_of(UserToken(credentials.strip()))
+            case _:
+                raise Unauthorized("The Authorization header must be `Convex <admin key>` or `Bearer <token>`.")
+
+
+def _secret_of(key: str) -> str:
+    """Tools write names before it: `evolute|secret`, `prod:name|secret`, `preview:team:project|name|secret`."""
+    return key.rpartition("|")[2]
+
+
+def _admin_token(credentials: str) -> AdminToken:
+    name, separator, rest = credentials.rpartition("|")
+    secret, colon, encoded = rest.partition(":")
+    if not colon:
+        return AdminToken(credentials)
+    try:
+        acting_as = wire_codec.encode(wire_codec.decode(base64.b64decode(encoded, validate=True)))
+    except (binascii.Error, ValueError, InvalidValue) as error:
+        raise Unauthorized("After the `:` of an admin key comes the base64 of the JSON of an identity.") from error
+    return AdminToken(name + separator + secret, acting_as)
+
+
+def _user_identity(acting_as: bytes) -> bytes:
+    """The identity to act as, with its tokenIdentifier. Raises Unauthorized."""
+    attributes = wire_codec.decode_canonical(acting_as)
+    if not isinstance(attributes, dict):
+        raise Unauthorized("The identity to act as must be an object.")
+    identifier, issuer, subject = (attributes.get(name) for name in ("tokenIdentifier", "issuer", "subject"))
+    if isinstance(identifier, str):
+        return acting_as
+    if not isinstance(issuer, str) or not isinstance(subject, str):
+        raise Unauthorized("The identity to act as must have a tokenIdentifier, or both an issuer and a subject.")
+    return wire_codec.encode({**attributes, "tokenIdentifier": f"{issuer}|{subject}"})

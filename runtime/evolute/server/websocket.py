@@ -1,0 +1,165 @@
+"""The sync endpoint, and the one thing that the ASGI server's own websocket protocol lacks: limits that clients need.
+
+A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
+frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+
+from evolute.limits import Limits
+from evolute.sync.connection import Connection, Host, SocketGone
+
+NO_CODE = 1005
+"""Stands in ASGI for a close frame without a code; it is never sent."""
+
+_CHARACTER_BYTES_MAX = 4
+
+
+class SyncEndpoint:
+    """An ASGI application for websockets: one Connection each."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        opening = await receive()
+        if opening["type"] != "websocket.connect":
+            return
+        await send({"type": "websocket.accept"})
+        await Connection(self._host, AsgiSocket(receive, send)).run()
+
+
+class AsgiSocket:
+    """A `sync.connection.Socket` over an accepted ASGI websocket."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_closed = False
+
+    async def receive(self) -> str | bytes | None:
+        if self._is_closed:
+            return None
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._is_closed = True
+            return None
+        text: str | None = message.get("text")
+        binary: bytes = message.get("bytes") or b""
+        return text if text is not None else binary
+
+    async def send(self, message: bytes) -> None:
+        if self._is_closed:
+            raise SocketGone
+        try:
+            await self._send({"type": "websocket.send", "text": message.decode()})
+        except OSError as error:
+            self._is_closed = True
+            raise SocketGone from error
+
+    async def close(self, code: int | None, reason: str) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._send({"type": "websocket.close", "code": NO_CODE if code is None else code, "reason": reason})
+        except OSError as error:
+            raise SocketGone from error
+
+
+class SyncProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's websocket protocol with fragmented sends, and an end to waiting for peers that have stopped reading.
+
+    Use a subclass that `sync_protocol` made.
+    """
+
+    fragment_bytes: int
+    _heard_at = 0.0
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Returns when the transport can take more. Raises ClientDisconnected."""
+        is_open = self.handshake_complete and not self.close_sent and self.initial_response is None
+        if is_open and message["type"] == "websocket.close":
+            self._close(message.get("code", 1000), message.get("reason") or "")
+            return
+        text = message.get("text") if message["type"] == "websocket.send" else None
+        if is_open and isinstance(text, str) and len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
+            await self._send_fragments(text.encode())
+            return
+        await super().send(message)
+        await self.writable.wait()
+
+    async def _send_fragments(self, data: bytes) -> None:
+        is_first = True
+        for fragment, is_last in fragments_of(data, self.fragment_bytes):
+            await self.writable.wait()
+            if self.disconnected:
+                raise ClientDisconnected
+            try:
+                if is_first:
+                    self.conn.send_text(fragment, fin=is_last)
+                else:
+                    self.conn.send_continuation(fragment, fin=is_last)
+            except InvalidState as error:
+                raise ClientDisconnected from error
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            is_first = False
+        await self.writable.wait()
+
+    def _close(self, code: int, reason: str) -> None:
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.close_sent = True
+        if not self.writable.is_set() or self.conn.expect_continuation_frame:
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
+        try:
+            self.conn.send_close(None if code == NO_CODE else code, "" if code == NO_CODE else reason)
+        except InvalidState:
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        """The pong is late. A peer that is in the middle of a long message is alive all the same."""
+        assert self.ping_timeout is not None
+        silent_s = self.loop.time() - self._heard_at
+        if silent_s < self.ping_timeout:
+            self.pong_timer = self.loop.call_later(self.ping_timeout - silent_s, self.keepalive_timeout)
+            return
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
+def fragments_of(data: bytes, fragment_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+    """The pieces of UTF-8 text, none of which ends inside a character, and of each whether it is the last."""
+    view, start = memoryview(data), 0
+    while True:
+        end = min(start + fragment_bytes, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        yield view[start:end], end == len(data)
+        if end == len(data):
+            return
+        start = end
+
+
+def sync_protocol(limits: Limits) -> type[SyncProtocol]:
+    """The protocol class for a server with these limits; uvicorn makes the instances."""
+    return type("SyncProtocol", (SyncProtocol,), {"fragment_bytes": limits.frame_fragment_bytes})

@@ -1,0 +1,141 @@
+"""Every key of the store and the bytes it is made of: the one table of the format.
+
+    01 name                       a fact about the store: LAST_TS, DEPLOYMENT, the two counters
+    02 name                       the catalog: a table's definition by its name     canonical JSON
+    03 number:4                   the catalog: a table's name by its number         canonical JSON
+    04 number:4 internal id:16    a document                                        canonical JSON, with system fields
+    05 index:4 fields id:16       an index entry; `fields` is `key_codec`'s         the internal id:16
+
+Numbers in keys are big endian, so that bytewise order is their order. An internal id has a fixed length and stands
+last, so an entry can be taken apart without decoding its fields. `FORMAT_VERSION` names this table, LMDB's file format
+and the way `lmdb_engine` stores long keys; a change to any of them is a new version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FORMAT_VERSION = 1
+
+INTERNAL_ID_BYTES = 16
+NUMBER_MAX = 2**32 - 1
+
+_META = b"\x01"
+_TABLE = b"\x02"
+_TABLE_NUMBER = b"\x03"
+_DOCUMENT = b"\x04"
+_INDEX = b"\x05"
+
+LAST_TS = _META + b"last_ts"
+DEPLOYMENT = _META + b"deployment"
+NEXT_TABLE_NUMBER = _META + b"next_table_number"
+NEXT_INDEX_ID = _META + b"next_index_id"
+
+META_KEYS = frozenset({LAST_TS, DEPLOYMENT, NEXT_TABLE_NUMBER, NEXT_INDEX_ID})
+
+CATALOG_RANGE = (_TABLE, _TABLE_NUMBER)
+TABLE_NUMBER_RANGE = (_TABLE_NUMBER, _DOCUMENT)
+DOCUMENTS_RANGE = (_DOCUMENT, _INDEX)
+INDEXES_RANGE = (_INDEX, b"\x06")
+
+Family = Literal["meta", "table", "table number", "document", "index", "unknown"]
+
+
+@dataclass(frozen=True)
+class ParsedKey:
+    """A key taken apart. `number` is a table's or an index's; what the family does not have is empty."""
+
+    family: Family
+    name: str = ""
+    number: int = 0
+    encoded: bytes = b""
+    internal_id: bytes = b""
+
+    def __str__(self) -> str:
+        match self.family:
+            case "meta":
+                return f"the record {self.name!r}"
+            case "table":
+                return f"the definition of table {self.name!r}"
+            case "table number":
+                return f"the name of table {self.number}"
+            case "document":
+                return f"the document {self.internal_id.hex()} of table {self.number}"
+            case "index":
+                return f"the entry of {self.internal_id.hex()} in index {self.number}"
+            case _:
+                return f"the unknown key {self.encoded[:64].hex()}"
+
+
+def encode_number(number: int) -> bytes:
+    """The value of LAST_TS and of the counters."""
+    return number.to_bytes(8, "big")
+
+
+def decode_number(data: bytes) -> int:
+    assert len(data) == 8, f"a number has 8 bytes, not {len(data)}"
+    return int.from_bytes(data, "big")
+
+
+def table_key(name: str) -> bytes:
+    return _TABLE + name.encode()
+
+
+def table_number_key(number: int) -> bytes:
+    return _TABLE_NUMBER + number.to_bytes(4, "big")
+
+
+def document_key(table_number: int, internal_id: bytes) -> bytes:
+    assert len(internal_id) == INTERNAL_ID_BYTES
+    return _DOCUMENT + table_number.to_bytes(4, "big") + internal_id
+
+
+def document_range(table_number: int) -> tuple[bytes, bytes]:
+    """Every document of a table, absent ones included: (start, end), half open."""
+    return prefix_range(_DOCUMENT + table_number.to_bytes(4, "big"))
+
+
+def index_key(index_id: int, encoded: bytes, internal_id: bytes) -> bytes:
+    assert len(internal_id) == INTERNAL_ID_BYTES
+    return _INDEX + index_id.to_bytes(4, "big") + encoded + internal_id
+
+
+def index_prefix(index_id: int, encoded: bytes = b"") -> bytes:
+    """What every entry whose first fields are `encoded` begins with."""
+    return _INDEX + index_id.to_bytes(4, "big") + encoded
+
+
+def after_prefix(prefix: bytes) -> bytes:
+    """The first key that is greater than every key beginning with `prefix`.
+
+    Not `prefix + b"\\xff"`: an internal id may follow the last field, and it may begin with ff.
+    """
+    stem = prefix.rstrip(b"\xff")
+    assert stem, "every key begins with its family, which is never ff"
+    return stem[:-1] + bytes((stem[-1] + 1,))
+
+
+def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
+    """Every key that begins with `prefix`: (start, end), half open."""
+    return prefix, after_prefix(prefix)
+
+
+def parse(key: bytes) -> ParsedKey:
+    """Take any key apart; one that is not of this table is of the family "unknown"."""
+    family, rest = key[:1], key[1:]
+    if family == _META and key in META_KEYS:
+        return ParsedKey("meta", name=rest.decode())
+    if family == _TABLE and rest:
+        try:
+            return ParsedKey("table", name=rest.decode())
+        except UnicodeDecodeError:
+            return ParsedKey("unknown", encoded=key)
+    if family == _TABLE_NUMBER and len(rest) == 4:
+        return ParsedKey("table number", number=int.from_bytes(rest, "big"))
+    if family == _DOCUMENT and len(rest) == 4 + INTERNAL_ID_BYTES:
+        return ParsedKey("document", number=int.from_bytes(rest[:4], "big"), internal_id=rest[4:])
+    if family == _INDEX and len(rest) >= 4 + INTERNAL_ID_BYTES:
+        number, encoded, internal_id = rest[:4], rest[4:-INTERNAL_ID_BYTES], rest[-INTERNAL_ID_BYTES:]
+        return ParsedKey("index", number=int.from_bytes(number, "big"), encoded=encoded, internal_id=internal_id)
+    return ParsedKey("unknown", encoded=key)

@@ -1,0 +1,67 @@
+"""What a session asks its driver to do. Plain data: a session decides, `connection` performs, in this order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from evolute.execution.query_cache import QueryResult
+from evolute.execution.request import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message. After a Transition the driver calls `Session.transition_sent`."""
+
+    message: bytes
+    is_transition: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartMutation:
+    """Run it; call `mutation_committed` in the turn that publishes it, then `mutation_done`."""
+
+    request_id: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class StartAction:
+    """Run it beside everything else, then call `action_done`."""
+
+    request_id: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Bring `stale` and `held` to one timestamp of at least `at_least_ts`, then call `results_ready`."""
+
+    stale: tuple[Call, ...]
+    held: tuple[QueryResult, ...]
+    at_least_ts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBurst:
+    """Call `burst_over` when the messages of a client's opening burst must have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """After `delay_ms` take `result` out of the query cache and call `retry_due`."""
+
+    query_id: int
+    result: QueryResult
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send what is left and close the socket. `code` None is a close frame without a code."""
+
+    code: int | None
+    reason: str
+
+
+Effect: TypeAlias = Send | StartMutation | StartAction | Compute | AwaitBurst | RetryLater | Close

@@ -1,0 +1,147 @@
+"""The queries that one session watches, and the result that each of them holds.
+
+    Add ──► stale ── accept(T) ──► good ── a commit touches it ──► stale ── accept(T) ──► … ──► Remove
+
+A query is *stale* while it has no result that is good. `accept` takes the results of one computation and names the
+queries whose client must hear of it: those whose answer differs from what this session was told last, and always those
+that were never told. Holding a result keeps it live in the query cache, so every way out of here releases it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from evolute.database.read_set import ReadSet
+from evolute.errors import FunctionCrashed, FunctionTimedOut, WorkerDied
+from evolute.execution.query_cache import QueryResult
+from evolute.execution.request import Call, CallError, CallResult
+from evolute.sync.identity import Identity
+
+RUN_BROKE_OFF = frozenset({FunctionCrashed.code, FunctionTimedOut.code, WorkerDied.code})
+"""Failures that say nothing about what the query read, so that it is run again after a while."""
+
+
+_NO_CALL = Call("", b"{}", kind="query")
+
+
+def _standing_failure(error: CallError) -> QueryResult:
+    """The answer of a query that can never run: it read nothing, so it is good at every timestamp."""
+    return QueryResult(_NO_CALL, CallResult(None, error, (), ReadSet()), 0, 0)
+
+
+class LiveQuery:
+    """One subscribed query: `held` is its newest result, `told` the one that the client knows, if any.
+
+    `call` is None for one that can never run; it holds its failure from the start.
+    """
+
+    __slots__ = ("_on_broken", "attempts", "call", "held", "query_id", "stale", "told")
+
+    def __init__(self, query_id: int, call: Call | CallError, on_broken: Callable[[], None]) -> None:
+        self.query_id = query_id
+        self.call = call if isinstance(call, Call) else None
+        self.held: QueryResult | None = None
+        self.told: QueryResult | None = None
+        self.stale = True
+        self.attempts = 0
+        self._on_broken = on_broken
+        if isinstance(call, CallError):
+            self.hold(_standing_failure(call))
+
+    def hold(self, result: QueryResult) -> None:
+        """Replaces the held result. One that is broken by now leaves the query stale."""
+        self.release()
+        self.held = result
+        self.stale = result.broken_at is not None
+        result.hold(self._break)
+        if self.stale:
+            self._on_broken()
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.release(self._break)
+        self.held, self.stale = None, True
+
+    def run_again(self) -> None:
+        """Makes the query stale although nothing that it read has changed."""
+        self._break()
+
+    def _break(self) -> None:
+        self.stale = True
+        self._on_broken()
+
+
+class QuerySet:
+    """`on_broken` is called, synchronously and often, when a query becomes stale."""
+
+    def __init__(self, on_broken: Callable[[], None]) -> None:
+        self._queries: dict[int, LiveQuery] = {}
+        self._on_broken = on_broken
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __iter__(self) -> Iterator[LiveQuery]:
+        return iter(self._queries.values())
+
+    def add(self, query_id: int, call: Call | CallError) -> None:
+        assert query_id not in self._queries
+        self._queries[query_id] = LiveQuery(query_id, call, self._on_broken)
+
+    def remove(self, query_id: int) -> None:
+        self._queries.pop(query_id).release()
+
+    def get(self, query_id: int) -> LiveQuery | None:
+        return self._queries.get(query_id)
+
+    def ask_as(self, identity: Identity) -> None:
+        """From now on the queries are asked by `identity`; results that another identity got are given up."""
+        for query in self:
+            if query.call is None:
+                continue
+            call = replace(query.call, identity=identity.attributes, public_only=not identity.is_admin)
+            if call != query.call:
+                query.call = call
+                query.release()
+
+    def stale_calls(self) -> tuple[Call, ...]:
+        return tuple(dict.fromkeys(query.call for query in self if query.stale and query.call is not None))
+
+    def good_results(self) -> tuple[QueryResult, ...]:
+        """Held and, as far as is known, good now."""
+        return tuple(query.held for query in self if not query.stale and query.held is not None)
+
+    def accept(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
+        """Holds the new results; returns the queries whose client must be told of `held`, and counts them as told."""
+        changed: list[LiveQuery] = []
+        for query in self:
+            result = None if query.call is None else results.get(query.call)
+            if result is not None and result is not query.held:
+                query.hold(result)
+            assert query.held is not None, "every query has a result once a computation is over"
+            if query.told is query.held:
+                continue
+            if query.told is None or not query.told.same_answer(query.held):
+                changed.append(query)
+            query.told = query.held
+        return changed
+
+    def failed_runs(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
+        """The queries among `results` whose run broke off, with the consecutive such runs counted in `attempts`."""
+        broken_off: list[LiveQuery] = []
+        for query in self:
+            if query.call is None or query.held is None or results.get(query.call) is not query.held:
+                continue
+            if query.held.error is not None and query.held.error.code in RUN_BROKE_OFF:
+                query.attempts += 1
+                broken_off.append(query)
+            else:
+                query.attempts = 0
+        return broken_off
+
+    def close(self) -> None:
+        """Releases every result. The set is empty afterwards."""
+        for query in self:
+            query.release()
+        self._queries.clear()

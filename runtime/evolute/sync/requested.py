@@ -1,0 +1,104 @@
+"""What a client has asked for so far: its query set and its identity, each with a version that the client counts too.
+
+    Authenticate ────► identity, identity version ─────┐
+    ModifyQuerySet ──► Add, Remove, query set version ─┴──► folded into the next Transition, which carries the versions
+
+Versions start at 0 on every connection. A message whose base version is not the last one received means that one of the
+two sides has lost count, and nothing good can follow.
+"""
+
+from __future__ import annotations
+
+from evolute.errors import BadRequest, FunctionNotFound
+from evolute.execution.request import Call, CallError, Kind
+from evolute.limits import Limits
+from evolute.protocol.messages import Action, AddQuery, Authenticate, ModifyQuerySet, Mutation, RemoveQuery
+from evolute.sync.identity import ANONYMOUS, Identity, IdentityOf
+from evolute.values.function_path import canonical_path
+
+
+class ProtocolViolation(Exception):
+    """The client broke the protocol. `reason` is the short name that the socket is closed with."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Requested:
+    """Methods that take a message raise ProtocolViolation if it cannot follow those before it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._queries_max = limits.queries_per_session_max
+        self._query_ids: set[int] = set()
+        self._modifications: list[AddQuery | RemoveQuery] = []
+        self.query_set_version = 0
+        self.identity_version = 0
+        self.identity: Identity = ANONYMOUS
+        self.session_id: str | None = None
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """The query set's and the identity's, as in StateVersion."""
+        return self.query_set_version, self.identity_version
+
+    def authenticate(self, message: Authenticate, identity_of: IdentityOf) -> None:
+        """Raises Unauthorized, and nothing has changed."""
+        _require_version("Authenticate", message.base_version, self.identity_version)
+        self.identity = identity_of(message.token)
+        self.identity_version += 1
+
+    def modify_query_set(self, message: ModifyQuerySet) -> None:
+        _require_version("ModifyQuerySet", message.base_version, self.query_set_version)
+        if message.new_version <= message.base_version:
+            text = f"ModifyQuerySet goes from version {message.base_version} to {message.new_version}."
+            raise ProtocolViolation("BaseVersionMismatch", text)
+        for modification in message.modifications:
+            self._modify(modification)
+        if max(len(self._query_ids), len(self._modifications) // 2) > self._queries_max:
+            text = f"One session may have {self._queries_max} queries (queries_per_session_max)."
+            raise ProtocolViolation("TooManyQueries", text)
+        self.query_set_version = message.new_version
+
+    def take_modifications(self) -> list[AddQuery | RemoveQuery]:
+        """Those not taken before, in the order received."""
+        modifications, self._modifications = self._modifications, []
+        return modifications
+
+    def call(self, kind: Kind, wanted: AddQuery | Mutation | Action, request_id: int | None = None) -> Call | CallError:
+        """What to run for `wanted`, asked by the identity of this moment, or why nothing can be run.
+
+        With a request id, and if the client named its session, the call runs once however often it is sent.
+        """
+        if wanted.fault is not None:
+            return CallError(wanted.fault, code=BadRequest.code)
+        try:
+            path = canonical_path(wanted.path)
+        except FunctionNotFound as error:
+            return CallError(str(error), code=error.code)
+        return Call(
+            path,
+            wanted.arguments,
+            kind=kind,
+            public_only=not self.identity.is_admin,
+            identity=self.identity.attributes,
+            session=None if self.session_id is None or request_id is None else (self.session_id, request_id),
+        )
+
+    def _modify(self, modification: AddQuery | RemoveQuery) -> None:
+        query_id = modification.query_id
+        if isinstance(modification, AddQuery):
+            if query_id in self._query_ids:
+                raise ProtocolViolation("DuplicateQueryId", f"Query {query_id} is added, and there is one already.")
+            self._query_ids.add(query_id)
+        else:
+            if query_id not in self._query_ids:
+                raise ProtocolViolation("UnknownQueryId", f"Query {query_id} is removed, but there is none.")
+            self._query_ids.remove(query_id)
+        self._modifications.append(modification)
+
+
+def _require_version(message: str, got: int, expected: int) -> None:
+    if got != expected:
+        text = f"{message}.baseVersion is {got}, but the last version received was {expected}."
+        raise ProtocolViolation("BaseVersionMismatch", text)

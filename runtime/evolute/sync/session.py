@@ -1,0 +1,396 @@
+"""One client's session as a state machine: no await, no clock, no socket. `connection` drives it.
+
+    frames ──► receive ─┐                           ┌──► Send, StartMutation, StartAction, Compute, …, Close
+    calls end ──► …_done ┼──► state ──► effects ────┘
+    results ──► results_ready ┘
+
+What the client may rely on:
+
+- **Versions chain.** Each Transition starts where the last one ended, from {0, 0, 0}. Only one is being computed, or
+  computed and not yet sent, at any time; what happens meanwhile goes into the next.
+- **A Transition follows every MutationResponse**, and no Transition is older than a response sent before it. So a
+  success that is answered while results are being computed for an unknown, perhaps earlier, timestamp waits until that
+  Transition has left. Its client could not use it earlier: a promise resolves with the Transition that covers it.
+- **A response comes before the Transition that shows its effect.** If results arrive for a timestamp at which a
+  mutation of this session is committed but not yet answered, the Transition waits for the answer.
+- **Mutations run one at a time in the order received**, with the identity of the moment they were received. Actions
+  start at once.
+
+    idle ── begin ──► computing ── results_ready ──► parked ── answered ──► sending ── transition_sent ──► idle
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+
+from evolute.errors import MalformedMessage, Unauthorized
+from evolute.execution.query_cache import QueryResult
+from evolute.execution.request import Call, CallError, Outcome
+from evolute.limits import Limits
+from evolute.protocol.codec import decode_client, encode_server
+from evolute.protocol.messages import (
+    INITIAL_VERSION,
+    Action,
+    ActionResponse,
+    Authenticate,
+    AuthError,
+    ClientMessage,
+    Connect,
+    Failure,
+    FatalError,
+    ModifyQuerySet,
+    Mutation,
+    MutationResponse,
+    RemoveQuery,
+    StateVersion,
+    Success,
+)
+from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, RetryLater, Send, StartAction, StartMutation
+from evolute.sync.identity import ANONYMOUS, IdentityOf
+from evolute.sync.query_set import QuerySet
+from evolute.sync.requested import ProtocolViolation, Requested
+from evolute.sync.transition import Disclosure, encode_transition
+
+NS_PER_MS = 1_000_000
+
+CLIENT_TS_MS_MAX = 2**53
+"""A client's clock that shows more than this shows nothing; JSON numbers end there."""
+
+CLOSE_NORMAL = 1000
+CLOSE_INTERNAL_ERROR = 1011
+CLOSE_TRY_AGAIN = 1013
+
+
+class Phase(Enum):
+    """Where the next Transition stands."""
+
+    IDLE = auto()
+    COMPUTING = auto()
+    PARKED = auto()
+    SENDING = auto()
+    CLOSED = auto()
+
+
+class Session:
+    """`on_dirty` is called, synchronously and often, when `begin` may have something to do.
+
+    Every method returns the effects to perform, in order. After Close every method returns none.
+    """
+
+    def __init__(
+        self, *, limits: Limits, disclosure: Disclosure, identity_of: IdentityOf, on_dirty: Callable[[], None]
+    ) -> None:
+        self._limits = limits
+        self._disclosure = disclosure
+        self._identity_of = identity_of
+        self._on_dirty = on_dirty
+        self._phase = Phase.IDLE
+        self._effects: list[Effect] = []
+        self._client_clock_skew_ms: int | None = None
+
+        # What the client has been told, and what it has asked for.
+        self._current = INITIAL_VERSION
+        self._requested = Requested(limits)
+        self._awaiting_burst = False
+
+        # What the Transition in computation will bring it to.
+        self._queries = QuerySet(self._queries_broken)
+        self._queries_identity = ANONYMOUS
+        self._queries_changed = False
+        self._end = INITIAL_VERSION
+        self._removed: list[int] = []
+        self._parked: bytes | None = None
+
+        # Calls. `_waiting` are mutations not yet started, `_answers` successes that wait for a Transition to leave.
+        self._waiting: deque[tuple[int, Call | CallError]] = deque()
+        self._running_mutation: int | None = None
+        self._unanswered_ts: int | None = None
+        self._answers: deque[tuple[bytes, int]] = deque()
+        self._actions_running = 0
+        self._at_least_ts = 0
+        self._computing_at_least_ts = 0
+        self._transition_owed = False
+
+    # --- From the client ------------------------------------------------------------------------------------------
+
+    def receive(self, frame: str | bytes, *, now_ns: int, published_ts: int) -> list[Effect]:
+        """One message of the client. `published_ts` is the server's latest timestamp."""
+        if self._phase is Phase.CLOSED:
+            return []
+        try:
+            if isinstance(frame, bytes):
+                raise MalformedMessage("it is binary, and messages are text")
+            self._receive(decode_client(frame), now_ns, published_ts)
+        except MalformedMessage as error:
+            self._break_off("WSMessageInvalidJson", f"Received a message that is not of the protocol: {error}")
+        except ProtocolViolation as violation:
+            self._break_off(violation.reason, str(violation))
+        return self._taken()
+
+    def _receive(self, message: ClientMessage, now_ns: int, published_ts: int) -> None:
+        match message:
+            case Connect():
+                self._connect(message, now_ns, published_ts)
+            case Authenticate():
+                self._authenticate(message)
+            case ModifyQuerySet():
+                self._modify_query_set(message)
+            case Mutation():
+                self._queue_mutation(message)
+            case Action():
+                self._start_action(message)
+            case _:
+                pass  # Telemetry.
+
+    def _connect(self, message: Connect, now_ns: int, published_ts: int) -> None:
+        if self._requested.session_id is not None:
+            raise ProtocolViolation("ConnectTwice", "Connect came twice on one connection.")
+        if message.max_observed_ts is not None and message.max_observed_ts > published_ts:
+            # A client must never be shown a past older than what it has seen: this is another store, or a lost one.
+            self._close(CLOSE_INTERNAL_ERROR, "ClientAheadOfServer")
+            return
+        self._at_least_ts = message.max_observed_ts or 0
+        self._requested.session_id = message.session_id
+        if message.client_ts_ms is not None and abs(message.client_ts_ms) < CLIENT_TS_MS_MAX:
+            self._client_clock_skew_ms = message.client_ts_ms - now_ns // NS_PER_MS
+
+    def _authenticate(self, message: Authenticate) -> None:
+        try:
+            self._requested.authenticate(message, self._identity_of)
+        except Unauthorized as error:
+            self._send(encode_server(AuthError(str(error), self._current.identity, True)))
+            self._close(None, "")
+            return
+        if self._requested.query_set_version == 0 and not self._awaiting_burst:
+            # On a new connection the queries come right behind the token. A Transition without them would make every
+            # query of a client that reconnects read as loading.
+            self._awaiting_burst = True
+            self._effects.append(AwaitBurst())
+        self._on_dirty()
+
+    def _modify_query_set(self, message: ModifyQuerySet) -> None:
+        self._requested.modify_query_set(message)
+        self._awaiting_burst = False
+        self._on_dirty()
+
+    def burst_over(self) -> list[Effect]:
+        """The time that the opening burst may take is over: a Transition without queries is better than none."""
+        self._awaiting_burst = False
+        self._on_dirty()
+        return self._taken()
+
+    # --- Mutations and actions --------------------------------------------------------------------------------------
+
+    def _queue_mutation(self, message: Mutation) -> None:
+        if len(self._waiting) >= self._limits.session_mutations_max:
+            self._close(CLOSE_TRY_AGAIN, "TooManyConcurrentMutations")
+            return
+        self._waiting.append((message.request_id, self._requested.call("mutation", message, message.request_id)))
+        self._start_next_mutation()
+
+    def mutation_committed(self, commit_ts: int) -> None:
+        """The running mutation is published. Call in that very turn: no Transition may show it before its answer."""
+        assert self._running_mutation is not None or self._phase is Phase.CLOSED
+        self._unanswered_ts = commit_ts
+
+    def mutation_done(self, outcome: Outcome) -> list[Effect]:
+        """The running mutation ended; `outcome.error` is set if it did not happen."""
+        if self._phase is Phase.CLOSED:
+            return []
+        assert self._running_mutation is not None
+        request_id, self._running_mutation, self._unanswered_ts = self._running_mutation, None, None
+        self._answer_mutation(request_id, outcome)
+        if self._phase is Phase.PARKED:
+            self._send_parked()
+        self._start_next_mutation()
+        return self._taken()
+
+    def _start_next_mutation(self) -> None:
+        while self._waiting and self._running_mutation is None:
+            request_id, call = self._waiting.popleft()
+            if isinstance(call, CallError):
+                self._answer_mutation(request_id, Outcome(None, call, (), 0))
+            else:
+                self._running_mutation = request_id
+                self._effects.append(StartMutation(request_id, call))
+
+    def _answer_mutation(self, request_id: int, outcome: Outcome) -> None:
+        ts = outcome.ts if outcome.error is None else None
+        result, log_lines = self._disclosed(request_id, outcome)
+        message = encode_server(MutationResponse(request_id, result, ts, log_lines))
+        if self._answers or (self._phase is Phase.COMPUTING and (ts or 0) > self._computing_at_least_ts):
+            self._answers.append((message, ts or 0))
+        else:
+            self._send_answer(message, ts or 0)
+
+    def _send_answer(self, message: bytes, ts: int) -> None:
+        self._send(message)
+        self._at_least_ts = max(self._at_least_ts, ts)
+        self._transition_owed = True
+        self._on_dirty()
+
+    def _send_answers(self, until_ts: int | None = None) -> None:
+        """Sends the answers that wait, in their order, up to the first that is later than `until_ts`."""
+        while self._answers and (until_ts is None or self._answers[0][1] <= until_ts):
+            self._send_answer(*self._answers.popleft())
+
+    def _start_action(self, message: Action) -> None:
+        call = self._requested.call("action", message)
+        if isinstance(call, CallError):
+            self._answer_action(message.request_id, Outcome(None, call, (), 0))
+        elif self._actions_running >= self._limits.session_actions_max:
+            self._close(CLOSE_TRY_AGAIN, "TooManyConcurrentActions")
+        else:
+            self._actions_running += 1
+            self._effects.append(StartAction(message.request_id, call))
+
+    def action_done(self, request_id: int, outcome: Outcome) -> list[Effect]:
+        if self._phase is Phase.CLOSED:
+            return []
+        self._actions_running -= 1
+        self._answer_action(request_id, outcome)
+        return self._taken()
+
+    def _answer_action(self, request_id: int, outcome: Outcome) -> None:
+        self._send(encode_server(ActionResponse(request_id, *self._disclosed(request_id, outcome))))
+
+    def _disclosed(self, request_id: int, outcome: Outcome) -> tuple[Success | Failure, tuple[str, ...]]:
+        name = self._disclosure.request_name(self._requested.session_id, request_id)
+        answer = self._disclosure.answer(outcome.value, outcome.error, name)
+        return answer, self._disclosure.log_lines(outcome.log_lines)
+
+    # --- Transitions ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> list[Effect]:
+        """Begins the next Transition if one is needed and may begin. The driver calls this when no input is waiting."""
+        if self._phase is not Phase.IDLE or self._awaiting_burst or not self._is_dirty():
+            return []
+        self._fold_in()
+        self._phase = Phase.COMPUTING
+        self._queries_changed = False
+        self._computing_at_least_ts = self._at_least_ts
+        stale, held = self._queries.stale_calls(), self._queries.good_results()
+        return [Compute(stale, held, self._at_least_ts)]
+
+    def _is_dirty(self) -> bool:
+        return self._queries_changed or self._transition_owed or self._requested.versions != self._current[:2]
+
+    def _fold_in(self) -> None:
+        """Takes what the client has asked for so far into the query set, and so into the next Transition."""
+        removed: dict[int, None] = {}
+        if self._requested.identity != self._queries_identity:
+            self._queries_identity = self._requested.identity
+            self._queries.ask_as(self._queries_identity)
+        for modification in self._requested.take_modifications():
+            if isinstance(modification, RemoveQuery):
+                self._queries.remove(modification.query_id)
+                removed[modification.query_id] = None
+                continue
+            self._queries.add(modification.query_id, self._requested.call("query", modification))
+        self._removed = list(removed)
+        self._end = StateVersion(*self._requested.versions, 0)
+
+    def results_ready(self, ts: int, results: Mapping[Call, QueryResult], *, now_ns: int) -> list[Effect]:
+        """The results that Compute asked for, all good at `ts` together with those that it held."""
+        if self._phase is Phase.CLOSED:
+            return []
+        assert self._phase is Phase.COMPUTING
+        assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
+        changed = self._queries.accept(results)
+        self._retry_failed_runs(results)
+        self._send_answers(until_ts=ts)
+        end = self._end._replace(ts=ts)
+        is_news = changed or self._removed or self._transition_owed or end[:2] != self._current[:2]
+        unanswered = self._unanswered_ts is not None and self._unanswered_ts <= ts
+        if not is_news and not unanswered:
+            self._phase = Phase.IDLE
+            self._send_answers()
+            return self._taken()
+        self._parked = encode_transition(
+            self._current,
+            end,
+            changed,
+            self._removed,
+            disclosure=self._disclosure,
+            client_clock_skew_ms=self._client_clock_skew_ms,
+            now_ns=now_ns,
+        )
+        self._end = end
+        self._phase = Phase.PARKED
+        if not unanswered:
+            self._send_parked()
+        return self._taken()
+
+    def _send_parked(self) -> None:
+        assert self._parked is not None
+        self._effects.append(Send(self._parked, is_transition=True))
+        self._parked = None
+        self._phase = Phase.SENDING
+        self._current = self._end
+        self._at_least_ts = max(self._at_least_ts, self._current.ts)
+        self._transition_owed = False
+        self._send_answers()
+
+    def transition_sent(self) -> list[Effect]:
+        """The socket has taken the Transition: the next one may begin. So a slow reader gets fewer, larger ones."""
+        if self._phase is Phase.SENDING:
+            self._phase = Phase.IDLE
+            self._on_dirty()
+        return self._taken()
+
+    def _retry_failed_runs(self, results: Mapping[Call, QueryResult]) -> None:
+        for query in self._queries.failed_runs(results):
+            assert query.held is not None
+            doubled_ms = self._limits.query_retry_ms_min << min(query.attempts - 1, 32)
+            delay_ms = min(doubled_ms, self._limits.query_retry_ms_max)
+            self._effects.append(RetryLater(query.query_id, query.held, delay_ms))
+
+    def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:
+        """Runs the query again if it still has the result of the run that broke off."""
+        query = self._queries.get(query_id)
+        if query is not None and query.held is result:
+            query.run_again()
+        return self._taken()
+
+    def _queries_broken(self) -> None:
+        self._queries_changed = True
+        self._on_dirty()
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        return self._phase is Phase.CLOSED
+
+    def fail(self, code: int, reason: str) -> list[Effect]:
+        """Closes: something that this session asked for could not be done."""
+        if self._phase is Phase.CLOSED:
+            return []
+        self._close(code, reason)
+        return self._taken()
+
+    def close(self) -> None:
+        """The socket is gone. Releases every result; mutations that have not started never will."""
+        self._phase = Phase.CLOSED
+        self._queries.close()
+        self._waiting.clear()
+        self._answers.clear()
+        self._requested.take_modifications()
+
+    def _close(self, code: int | None, reason: str) -> None:
+        self._effects.append(Close(code, reason))
+        self.close()
+
+    def _break_off(self, reason: str, text: str) -> None:
+        """The client broke the protocol. Never used for an author's mistake: JavaScript clients stop for good."""
+        self._send(encode_server(FatalError(text)))
+        self._close(CLOSE_NORMAL, reason)
+
+    def _send(self, message: bytes) -> None:
+        self._effects.append(Send(message))
+
+    def _taken(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects

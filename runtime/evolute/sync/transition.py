@@ -1,0 +1,69 @@
+"""The smallest Transition: what a client must be told to get from one state version to the next.
+
+An answer is encoded once, when the first session needs it, and kept on the result; every further session joins its own
+query id to the same bytes. So one commit that wakes a thousand sessions of one query encodes one answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from evolute.execution.query_cache import QueryResult
+from evolute.execution.request import CallError
+from evolute.protocol.codec import encode_modification, encode_result, encode_server
+from evolute.protocol.messages import Failure, StateVersion, Success, Transition
+from evolute.sync.query_set import LiveQuery
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """How much of an error clients may see, for the whole deployment. `new_request_id` names a query's run."""
+
+    redact: bool
+    new_request_id: Callable[[], str]
+
+    def answer(self, value: bytes | None, error: CallError | None, request_id: str) -> Success | Failure:
+        if error is not None:
+            return Failure(error.client_text(request_id, redact=self.redact), error.data)
+        assert value is not None, "a call ends with a value or an error"
+        return Success(value)
+
+    def request_name(self, session_id: str | None, request_id: int) -> str:
+        """The id in a call's error texts; a client that named its session can work it out for itself."""
+        if session_id is None:
+            return self.new_request_id()
+        return hashlib.sha256(f"{session_id}|{request_id}".encode()).hexdigest()[:16]
+
+    def log_lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        return () if self.redact else lines
+
+
+def encoded_answer(result: QueryResult, disclosure: Disclosure) -> bytes:
+    """The part of a modification that all sessions share."""
+    if result.encoded is None:
+        request_id = disclosure.new_request_id() if result.error is not None else ""
+        answer = disclosure.answer(result.value, result.error, request_id)
+        result.encoded = encode_result(answer, disclosure.log_lines(result.log_lines))
+    return result.encoded
+
+
+def encode_transition(
+    start: StateVersion,
+    end: StateVersion,
+    changed: Iterable[LiveQuery],
+    removed: Iterable[int],
+    *,
+    disclosure: Disclosure,
+    client_clock_skew_ms: int | None,
+    now_ns: int,
+) -> bytes:
+    """Call after `QuerySet.accept`, with the queries that it returned. The skew is None if the client told no time."""
+    assert all(before <= after for before, after in zip(start, end, strict=True)), (start, end)
+    modifications: list[bytes] = [encode_modification(query_id, None) for query_id in removed]
+    for query in changed:
+        assert query.held is not None
+        modifications.append(encode_modification(query.query_id, encoded_answer(query.held, disclosure)))
+    server_ts = None if client_clock_skew_ms is None else now_ns
+    return encode_server(Transition(start, end, tuple(modifications), client_clock_skew_ms, server_ts))

@@ -1,0 +1,1 @@
+"""system: typed access to the tables that the runtime keeps for itself."""

@@ -1,0 +1,257 @@
+"""The real engine for tests of applications: LMDB in a temporary folder, a clock that stands still, no processes.
+
+    from evolute.testing import LocalBackend
+
+    def test_a_message_vanishes():
+        with LocalBackend("functions") as backend:
+            channel = backend.mutation("channels:create", name="general")
+            backend.mutation("messages:send", channel=channel, body="hi", vanish_after_ms=5000)
+            backend.advance(seconds=5)
+            assert backend.query("messages:list_recent", channel=channel) == []
+
+Functions run in this process, through the same executor, committer and scheduler as in the server, so transactions
+conflict and are retried, scheduled jobs run, and `ConvexError` reaches the test. What is missing is what processes give:
+time limits are not enforced and a crash of a function is a crash of the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+import threading
+from collections.abc import Awaitable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from evolute.clock import NS_PER_S, ManualClock, random_bytes
+from evolute.database.database import Database
+from evolute.errors import ConvexError, EvoluteError
+from evolute.execution.action_runner import ActionRunner
+from evolute.execution.call_log import CallLog
+from evolute.execution.executor import Executor
+from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Kind, Outcome, RequestKind
+from evolute.execution.runner import Runner
+from evolute.execution.worker_process import Callbacks
+from evolute.limits import Limits
+from evolute.registry.definition import Function
+from evolute.registry.loader import load, read_folder
+from evolute.registry.registry import Registry, RegistryReport
+from evolute.scheduler.scheduler import Scheduler
+from evolute.system import deployments, tables
+from evolute.values import wire_codec
+from evolute.values.schema import Schema
+from evolute.values.value import Value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class FunctionFailed(EvoluteError):
+    """A function raised. The message is what a client would be told; `log_lines` is what it printed."""
+
+    def __init__(self, message: str, log_lines: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.log_lines = log_lines
+
+
+class LocalRunners:
+    """Runs functions in this process: queries and mutations on threads, actions on the event loop."""
+
+    def __init__(self, registry: Registry, database: Database, clock: ManualClock, limits: Limits) -> None:
+        self.report = RegistryReport.from_wire(registry.report())
+        self._registry = registry
+        self._database = database
+        self._clock = clock
+        self._runner = Runner(registry, limits)
+        self._action_runner = ActionRunner(registry, limits)
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="evolute-function")
+        self._ids = itertools.count(1)
+
+    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+        request = self._request(kind, calls)
+        run = self._runner.run_queries if kind == "queries" else self._runner.run_mutation
+
+        def on_thread() -> FunctionOutcome:
+            with self._database.snapshot() as snapshot:
+                return run(request, snapshot)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, on_thread)
+
+    async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
+        request = self._request("action", (call,))
+
+        async def answer(operation: str, payload: Any) -> tuple[bool, Any]:
+            return await callbacks(call, operation, payload)
+
+        return await self._action_runner.run(request, answer)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _request(self, kind: RequestKind, calls: tuple[Call, ...]) -> FunctionRequest:
+        deployment = self._registry.deployment
+        return FunctionRequest(next(self._ids), kind, deployment, calls, self._clock.now_ns(), random_bytes(32))
+
+
+class LocalBackend:
+    """A backend for one test. Give it a functions folder, or function objects and a schema.
+
+    The calls below block; inside an event loop, run the test's body on a thread. The store is checked at the end.
+    """
+
+    def __init__(
+        self,
+        *functions: str | Path | Function[..., Any],
+        schema: Schema | None = None,
+        limits: Limits | None = None,
+        check: bool = True,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.clock = ManualClock()
+        self._check = check
+        self._registry = _registry(functions, schema, self.limits)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="evolute-testing", daemon=True)
+        self._thread.start()
+        self._folder = tempfile.mkdtemp(prefix="evolute-testing-")
+        try:
+            self._wait(self._open())
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    # --- Calls -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def query(self, function: Function[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def query(self, function: str, /, **kwargs: object) -> Any: ...
+    def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The query's answer now. Raises ConvexError, or FunctionFailed with what a client would be told."""
+        return self._call("query", function, kwargs)
+
+    @overload
+    def mutation(self, function: Function[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def mutation(self, function: str, /, **kwargs: object) -> Any: ...
+    def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs the mutation and commits it. Raises as `query` does; then nothing was written."""
+        return self._call("mutation", function, kwargs)
+
+    @overload
+    def action(self, function: Function[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def action(self, function: str, /, **kwargs: object) -> Any: ...
+    def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs the action to its end. Raises as `query` does."""
+        return self._call("action", function, kwargs)
+
+    def advance(self, *, seconds: float = 0, milliseconds: float = 0) -> None:
+        """Moves the clock forward and runs what falls due on the way, each job at its own time, in order."""
+        self._wait(self._advance(round((seconds + milliseconds / 1000) * NS_PER_S)))
+
+    def run_due(self) -> None:
+        """Runs what is due now, without moving the clock."""
+        self.advance()
+
+    @property
+    def log(self) -> CallLog:
+        """Every run so far, with what it printed."""
+        return self._call_log
+
+    def close(self) -> None:
+        """Ends the backend, checks the store, removes the folder. Raises AssertionError naming what is broken."""
+        try:
+            broken = self._wait(self._shut())
+        finally:
+            self._stop_loop()
+        assert not broken, "the store is broken:\n" + "\n".join(broken)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- Inside ----------------------------------------------------------------------------------------------------
+
+    def _call(self, kind: Kind, function: Function[..., Any] | str, arguments: dict[str, Any]) -> Value:
+        definition = self._registry.resolve(function)
+        outside = {definition_name(definition.parameters, name): value for name, value in arguments.items()}
+        call = Call(definition.path, wire_codec.encode(outside), kind=kind, public_only=False)
+        enter = {"query": self.executor.query, "mutation": self.executor.mutate, "action": self.executor.act}[kind]
+        outcome: Outcome = self._wait(enter(call))
+        if outcome.error is None:
+            assert outcome.value is not None
+            return wire_codec.decode_canonical(outcome.value)
+        if outcome.error.data is not None:
+            raise ConvexError(wire_codec.decode_canonical(outcome.error.data))
+        raise FunctionFailed(outcome.error.message, outcome.log_lines)
+
+    async def _open(self) -> None:
+        self.database = Database(Path(self._folder) / "store", self.clock, self.limits, sync=False)
+        self._call_log = CallLog(self.limits)
+        self._runners = LocalRunners(self._registry, self.database, self.clock, self.limits)
+        self.executor = Executor(self.database, self._runners, self.clock, self.limits, self._call_log)
+        await self.executor.run_system(tables.bootstrap)
+        wire = self._registry.schema.to_wire()
+        await self.executor.run_system(
+            lambda transaction: deployments.activate(transaction, self._registry.deployment, {}, wire)
+        )
+        self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, self.limits)
+        self._scheduling = asyncio.get_running_loop().create_task(self.scheduler.run())
+
+    async def _advance(self, duration_ns: int) -> None:
+        target_ns = self.clock.now_ns() + duration_ns
+        await self.scheduler.wait_idle()
+        while (next_ns := self.clock.next_waiter_ns()) is not None and next_ns <= target_ns:
+            self.clock.set_ns(max(next_ns, self.clock.now_ns()))
+            await asyncio.sleep(0)
+            await self.scheduler.wait_idle()
+        self.clock.set_ns(target_ns)
+        await self.scheduler.wait_idle()
+
+    async def _shut(self) -> list[str]:
+        self._scheduling.cancel()
+        await asyncio.gather(self._scheduling, return_exceptions=True)
+        await self.scheduler.close()
+        await self.executor.drain(self.limits.shutdown_ms_max)
+        await self.executor.query_cache.close()
+        self._runners.close()
+        broken = self.database.check() if self._check else []
+        await self.database.close()
+        return broken
+
+    def _wait(self, awaitable: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+        async def run() -> T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def definition_name(parameters: Any, name: str) -> str:
+    """A keyword as Python writes it (`from_`) is the argument `from`."""
+    return next((outside for outside, python in parameters.items() if python == name), name)
+
+
+def _registry(functions: tuple[str | Path | Function[..., Any], ...], schema: Schema | None, limits: Limits) -> Registry:
+    objects = [function for function in functions if isinstance(function, Function)]
+    folders = [Path(function) for function in functions if not isinstance(function, Function)]
+    if folders and (len(functions) > 1 or schema is not None):
+        raise ValueError("give LocalBackend one functions folder, or function objects and a schema")
+    if folders:
+        return load(read_folder(folders[0], limits))
+    return Registry.of_functions(objects, schema)

@@ -1,0 +1,281 @@
+"""Type hints become validators: what an author may write as an annotation, and what it means.
+
+    None  bool  str  bytes  Int64         themselves
+    int                                   a number that must be whole, and arrives as int
+    float                                 any number; arrives as float
+    list[X]  dict[str, X]                 arrays and records; bare ones hold anything
+    Literal["a", 1, True]                 these values
+    X | None  Optional[X]  Union[X, Y]    any of them
+    TypedDict  dataclass                  an object; if it is a row type of the schema or a Document, the document
+    Id[Row]  Id["table"]  Id              an id of that table, or of any
+    Any  object                           any value
+
+`Annotated[X, …]` is X. Anything else is a DefinitionError, which says where inside the hint it was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from evolute.errors import DefinitionError
+from evolute.values.validators import (
+    AnyValue,
+    ArrayOf,
+    Boolean,
+    Bytes,
+    Field,
+    IdOf,
+    Int64Number,
+    Literal,
+    Null,
+    Number,
+    ObjectOf,
+    RecordOf,
+    String,
+    UnionOf,
+    Validator,
+)
+from evolute.values.value import SYSTEM_FIELDS, Id, Int64
+
+FIELD_NAME_CHARACTERS_MAX: Final = 1024
+
+_PLAIN: Final[Mapping[object, Validator]] = {
+    None: Null(),
+    types.NoneType: Null(),
+    bool: Boolean(),
+    int: Number(whole=True),
+    float: Number(as_float=True),
+    str: String(),
+    bytes: Bytes(),
+    Int64: Int64Number(),
+    Any: AnyValue(),
+    object: AnyValue(),
+    inspect.Parameter.empty: AnyValue(),
+    list: ArrayOf(AnyValue()),
+    dict: RecordOf(String(), AnyValue()),
+    Id: IdOf(None),
+}
+
+
+class Tables(Protocol):
+    """Which row types the schema knows."""
+
+    def name_of(self, row: type) -> str | None: ...
+
+
+def validator_for(hint: object, tables: Tables) -> Validator:
+    """The validator of a resolved type hint, or of `inspect.Parameter.empty`.
+
+    Raises DefinitionError for a hint that is not understood; the caller adds the function and the parameter.
+    """
+    return _validator(hint, tables, ())
+
+
+def row_validator(row: type, tables: Tables) -> ObjectOf:
+    """The fields that the author of a row type declares, without the system fields.
+
+    Raises DefinitionError if it is neither TypedDict nor dataclass, or for a field that no document can have.
+    """
+    if not _is_row(row):
+        raise DefinitionError(f"{_shown(row)} is not understood as a row type; use a TypedDict or a dataclass")
+    fields = _fields(row, tables, ())
+    for name in fields:
+        if name.startswith("_") and name not in SYSTEM_FIELDS:
+            raise DefinitionError(
+                f"{_place(row, name)}: Field '{name}' starts with an underscore, "
+                "which is only allowed for system fields like '_id'"
+            )
+    return ObjectOf({name: field for name, field in fields.items() if name not in SYSTEM_FIELDS}, row)
+
+
+def signature_hints(python_function: Callable[..., object]) -> dict[str, object]:
+    """The resolved hints of a function's parameters, and its `return` hint; what has no annotation is not in it.
+
+    Raises DefinitionError naming the function, the parameter and the name that cannot be resolved.
+    """
+    try:
+        return typing.get_type_hints(python_function, include_extras=True)
+    except Exception:
+        annotations = inspect.get_annotations(python_function)
+        scope = getattr(inspect.unwrap(python_function), "__globals__", {})
+    hints: dict[str, object] = {}
+    for name, annotation in annotations.items():
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints |= typing.get_type_hints(holder, globalns=scope, include_extras=True)
+        except Exception as error:
+            which = "return annotation" if name == "return" else f"parameter `{name}`"
+            where = f"{getattr(python_function, '__qualname__', python_function)}, {which}"
+            raise DefinitionError(f"{where}: the annotation {_shown(annotation)} {_unresolved(error)}") from error
+    return hints
+
+
+def _unresolved(error: Exception) -> str:
+    """Why an annotation could not be evaluated, and what to do."""
+    if isinstance(error, NameError):
+        return (
+            f"is not understood: {error.name!r} is not defined at module level. "
+            "If it is a class defined inside a function, move the class to module level; "
+            "if it is imported under TYPE_CHECKING, import it at run time"
+        )
+    return f"is not understood: {type(error).__name__}: {error}"
+
+
+# --- Hints ------------------------------------------------------------------------------------------------------------
+
+
+def _validator(hint: object, tables: Tables, within: tuple[type, ...]) -> Validator:
+    """`within` are the row types whose fields are being read, outermost first."""
+    try:
+        plain = _PLAIN.get(hint)
+    except TypeError:  # not hashable, so nothing that we know
+        plain = None
+    if plain is not None:
+        return plain
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _validator(arguments[0], tables, within)
+    if origin is typing.Union or origin is types.UnionType:
+        return _union(_validator(member, tables, within) for member in arguments)
+    if origin is typing.Literal:
+        return _union(_literal(member, hint) for member in arguments)
+    if origin is Id:
+        return _id(arguments[0], tables)
+    if origin is list and len(arguments) == 1:
+        return ArrayOf(_validator(arguments[0], tables, within))
+    if origin is dict and len(arguments) == 2:
+        return _record(arguments[0], _validator(arguments[1], tables, within), tables)
+    if origin is list or origin is dict:  # typing.List and typing.Dict without arguments
+        return _PLAIN[origin]
+    if isinstance(hint, type) and _is_row(hint):
+        return _object(hint, tables, within)
+    raise DefinitionError(
+        f"the annotation {_shown(hint)} is not understood; use None, bool, int, float, str, bytes, Int64, list, dict, "
+        "Literal, Id, a TypedDict, a dataclass, unions of these, or Any"
+    )
+
+
+def _union(members: Iterable[Validator]) -> Validator:
+    distinct: list[Validator] = []
+    for member in members:
+        for flat in member.members if isinstance(member, UnionOf) else (member,):
+            # By description too: Literal(1) and Literal(True) are equal to Python.
+            if not any(flat == seen and flat.describe() == seen.describe() for seen in distinct):
+                distinct.append(flat)
+    return distinct[0] if len(distinct) == 1 else UnionOf(tuple(distinct))
+
+
+def _literal(member: object, hint: object) -> Validator:
+    if member is None:
+        return Null()
+    if type(member) in (str, int, bool):
+        assert isinstance(member, (str, int, bool))
+        return Literal(member)
+    raise DefinitionError(f"{_shown(hint)} is not understood: {member!r} is not None, a str, an int or a bool")
+
+
+def _id(row: object, tables: Tables) -> Validator:
+    if row is Any:
+        return IdOf(None)
+    if typing.get_origin(row) is typing.Literal:
+        (table,) = typing.get_args(row)
+        return IdOf(table)
+    table = tables.name_of(row) if isinstance(row, type) else None
+    if table is None:
+        raise DefinitionError(
+            f"Id[{_shown(row)}] names no table: {_shown(row)} is not a row type of the schema. "
+            'Give it a table with define_table in define_schema, or write Id["table"]'
+        )
+    return IdOf(table)
+
+
+def _record(key: object, item: Validator, tables: Tables) -> Validator:
+    key_validator = _validator(key, tables, ())
+    if not isinstance(key_validator, (String, IdOf)):
+        raise DefinitionError(f"a dict with keys of {_shown(key)} is not understood; keys are str or Id")
+    return RecordOf(key_validator, item)
+
+
+# --- Row types --------------------------------------------------------------------------------------------------------
+
+
+def _is_row(hint: type) -> bool:
+    return typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
+
+
+def _object(row: type, tables: Tables, within: tuple[type, ...]) -> ObjectOf:
+    if row in within:
+        raise DefinitionError(
+            f"{row.__name__} refers to itself, which is not understood; use Any where it names itself"
+        )
+    fields = _fields(row, tables, within)
+    table = tables.name_of(row)
+    if table is not None or (typing.is_typeddict(row) and fields.keys() >= SYSTEM_FIELDS):
+        fields["_id"] = Field(IdOf(table))
+        fields["_creationTime"] = Field(Number(as_float=True))
+    return ObjectOf(fields, row)
+
+
+def _fields(row: type, tables: Tables, within: tuple[type, ...]) -> dict[str, Field]:
+    """The declared fields of a TypedDict or dataclass, inherited ones included."""
+    fields: dict[str, Field] = {}
+    for name, (hint, optional) in _declared(row).items():
+        if not _is_field_name(name):
+            raise DefinitionError(
+                f"{_place(row, name)}: a field name is printable ASCII, does not begin with `$` "
+                f"and has at most {FIELD_NAME_CHARACTERS_MAX} characters"
+            )
+        try:
+            fields[name] = Field(_validator(hint, tables, (*within, row)), optional)
+        except DefinitionError as error:
+            raise DefinitionError(f"{_place(row, name)}: {error}") from None
+    return fields
+
+
+def _declared(row: type) -> dict[str, tuple[object, bool]]:
+    """Each field's hint, and whether it may be absent."""
+    try:
+        hints = typing.get_type_hints(row, include_extras=True)
+    except Exception as error:
+        raise DefinitionError(f"an annotation inside {row.__qualname__} {_unresolved(error)}") from error
+    if dataclasses.is_dataclass(row):
+        missing = dataclasses.MISSING
+        return {
+            field.name: (hints[field.name], field.default is not missing or field.default_factory is not missing)
+            for field in dataclasses.fields(row)
+            if field.init
+        }
+    required: frozenset[str] = getattr(row, "__required_keys__", frozenset())
+    return {name: _requirement(hint, name in required) for name, hint in hints.items()}
+
+
+def _requirement(hint: object, required: bool) -> tuple[object, bool]:
+    """Takes off `Required` and `NotRequired`, which a TypedDict does not see in a postponed annotation."""
+    optional = not required
+    while (origin := typing.get_origin(hint)) in (typing.Required, typing.NotRequired, typing.Annotated):
+        if origin is not typing.Annotated:
+            optional = origin is typing.NotRequired
+        hint = typing.get_args(hint)[0]
+    return hint, optional
+
+
+def _is_field_name(name: str) -> bool:
+    plain = name.isascii() and name.isprintable() and not name.startswith("$")
+    return plain and len(name) <= FIELD_NAME_CHARACTERS_MAX
+
+
+def _place(row: type, name: str) -> str:
+    return f"field `{name}` of {row.__qualname__}"
+
+
+def _shown(hint: object) -> str:
+    """A hint as its author wrote it, or nearly."""
+    if isinstance(hint, str):
+        return hint
+    return hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

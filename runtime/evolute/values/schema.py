@@ -1,0 +1,176 @@
+"""The schema: which tables there are, what their rows look like and which indexes they have.
+
+    schema = define_schema(
+        channels=define_table(Channel),
+        messages=define_table(Message).index("by_channel", ["channel"]),
+    )
+
+Tables that the schema does not name exist all the same, unvalidated and without indexes of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from evolute.errors import DefinitionError
+from evolute.limits import Limits
+from evolute.values.annotations import row_validator
+from evolute.values.validators import AnyValue, ObjectOf, RecordOf, UnionOf, Validator
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_RESERVED_INDEX_NAMES: Final = ("by_id", "by_creation_time")
+
+
+class IndexDefinition(NamedTuple):
+    """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field."""
+
+    name: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """A table's row type and indexes. `row` is None if its documents are not validated."""
+
+    row: type | None
+    indexes: tuple[IndexDefinition, ...] = ()
+
+    def index(self, name: str, fields: Sequence[str]) -> TableSchema:
+        """This table with one more index. `define_schema` checks it."""
+        if isinstance(fields, str):
+            raise DefinitionError(f'The fields of the index "{name}" are a list of names: [{fields!r}]')
+        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, tuple(fields))))
+
+
+class Schema:
+    """What `define_schema` made; all its faults were found there. Immutable.
+
+    `validators` has what each table's documents must match, without their system fields.
+    """
+
+    def __init__(self, tables: Mapping[str, TableSchema]) -> None:
+        self.tables = dict(tables)
+        self.validators: Mapping[str, Validator] = {}
+        self._names = {table.row: name for name, table in tables.items() if table.row is not None}
+        faults: list[str] = []
+        validators: dict[str, Validator] = {}
+        for name, table in tables.items():
+            validator: Validator = AnyValue()
+            try:
+                validator = validators[name] = AnyValue() if table.row is None else row_validator(table.row, self)
+            except DefinitionError as error:
+                faults.append(f'In table "{name}": {error}')
+            faults.extend(_table_faults(name, table, validator))
+            if table.row is not None and self._names[table.row] != name:
+                other = self._names[table.row]
+                faults.append(f'{table.row.__qualname__} is the row type of the tables "{name}" and "{other}"')
+        if len(tables) > Limits.tables_max:
+            faults.append(f"Number of tables cannot exceed {Limits.tables_max}.")
+        if faults:
+            raise DefinitionError("\n".join(faults))
+        self.validators = validators
+
+    def name_of(self, row: type) -> str | None:
+        """The table of a row type."""
+        return self._names.get(row)
+
+    def to_wire(self) -> dict[str, dict[str, list[str]]]:
+        """Plain data: each table's indexes with their fields."""
+        return {
+            name: {index.name: list(index.fields) for index in table.indexes} for name, table in self.tables.items()
+        }
+
+
+def define_table(row: type | None = None) -> TableSchema:
+    """A table of such rows: a TypedDict, best a subclass of Document, or a dataclass. Without one it holds anything."""
+    return TableSchema(row)
+
+
+def define_schema(**tables: TableSchema) -> Schema:
+    """The schema of a functions folder. Raises DefinitionError with everything that is wrong, a line each."""
+    for name, table in tables.items():
+        if not isinstance(table, TableSchema):
+            raise DefinitionError(f'In table "{name}": use define_table(…) instead of {table!r}')
+    return Schema(tables)
+
+
+# --- What may be wrong (semantics D11) --------------------------------------------------------------------------------
+
+
+def _table_faults(table_name: str, table: TableSchema, validator: Validator) -> Iterator[str]:
+    if not _is_identifier(table_name) or table_name.startswith("_"):
+        yield (
+            f'"{table_name}" is not a table name: letters, digits and `_`, at most 64 of them, '
+            "and a letter first (`_` is for system tables)."
+        )
+    if len(table.indexes) > Limits.indexes_per_table_max:
+        yield f'Table "{table_name}" cannot have more than {Limits.indexes_per_table_max} indexes.'
+    names: set[str] = set()
+    by_fields: dict[tuple[str, ...], str] = {}
+    for index in table.indexes:
+        if index.name in names:
+            yield f'Table "{table_name}" has two indexes named "{index.name}".'
+        names.add(index.name)
+        other = by_fields.setdefault(index.fields, index.name)
+        if other != index.name:
+            yield f'Table "{table_name}" has two indexes with the same fields: "{other}" and "{index.name}".'
+        for fault in _index_faults(index):
+            yield f'In table "{table_name}" the index "{index.name}" is invalid: {fault}'
+        for field in index.fields:
+            if not field.startswith("_") and not _may_have(validator, field.split(".")):
+                yield (
+                    f'In table "{table_name}" the index "{index.name}" is invalid because it references the field '
+                    f"{field} that does not exist."
+                )
+
+
+def _index_faults(index: IndexDefinition) -> Iterator[str]:
+    if index.name in _RESERVED_INDEX_NAMES or index.name.startswith("_"):
+        yield "The name is reserved; by_id, by_creation_time and names that begin with `_` are the runtime's own."
+    elif not _is_identifier(index.name):
+        yield "An index name is letters, digits and `_`, at most 64 of them, and a letter first."
+    if not index.fields:
+        yield "An index has at least one field."
+    if len(index.fields) > Limits.index_fields_max:
+        yield f"Indexes may have up to {Limits.index_fields_max + 1} fields, of which `_creationTime` is one."
+    for position, field in enumerate(index.fields):
+        fault = _field_fault(field)
+        if fault is not None:
+            yield fault
+        elif field in index.fields[:position]:
+            yield f"Duplicate field {field}. Index fields must be unique within an index."
+
+
+def _field_fault(field: str) -> str | None:
+    if field == "_id":
+        return "`_id` is not a valid index field. To load documents by ID, use `ctx.db.get(id)`."
+    if field == "_creationTime":
+        return (
+            "`_creationTime` is automatically added to the end of each index. "
+            "It should not be added explicitly in the index definition."
+        )
+    if field.startswith("_"):
+        return "Reserved fields (starting with `_`) are not allowed in indexes."
+    if not all(map(_is_identifier, field.split("."))):
+        return f"{field!r} is not a field: names of letters, digits and `_`, joined by points if it is nested."
+    return None
+
+
+def _is_identifier(name: str) -> bool:
+    return _IDENTIFIER.fullmatch(name) is not None and name.strip("_") != ""
+
+
+def _may_have(validator: Validator, path: Sequence[str]) -> bool:
+    """Whether a value that matches may have something at `path`."""
+    if not path or isinstance(validator, AnyValue):
+        return True
+    if isinstance(validator, ObjectOf):
+        field = validator.fields.get(path[0])
+        return field is not None and _may_have(field.validator, path[1:])
+    if isinstance(validator, RecordOf):
+        return _may_have(validator.item, path[1:])
+    return isinstance(validator, UnionOf) and any(_may_have(member, path) for member in validator.members)

@@ -1,0 +1,129 @@
+"""A real server, started as a user would start it, for tests to talk to, kill and restart."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_S_MAX = 30.0
+
+
+class ServerProcess:
+    """`evolute dev` on a free port. `output` grows while it runs; `url` is where it serves."""
+
+    def __init__(
+        self,
+        functions: Path,
+        data: Path,
+        *,
+        command: str = "dev",
+        port: int = 0,
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.functions = functions
+        self.data = data
+        self.output = ""
+        self.url = ""
+        self._seen = threading.Condition()
+        arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "evolute", command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self) -> Self:
+        """Waits until it serves. Raises AssertionError with its output if it ends first."""
+        found = self.wait_for(r"(http://[\w.\-\[\]:]+:\d+)")
+        self.url = found.group(1)
+        return self
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def wait_for(self, pattern: str, *, after: int = 0, seconds: float = START_S_MAX) -> re.Match[str]:
+        """Waits until the output, from character `after`, matches."""
+        with self._seen:
+            found: re.Match[str] | None = None
+
+            def look() -> bool:
+                nonlocal found
+                found = re.search(pattern, self.output[after:])
+                return found is not None or self.process.poll() is not None
+
+            self._seen.wait_for(look, timeout=seconds)
+            assert found is not None, f"no {pattern!r} in the output of the server:\n{self.output[after:]}"
+            return found
+
+    def children(self) -> list[int]:
+        """The processes that the server has started and that still live."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    status = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(status[1]) == self.process.pid and status[0] != "Z":
+                    found.append(int(entry.name))
+        return found
+
+    def kill(self) -> None:
+        """As a power cut: SIGKILL, nothing is flushed."""
+        self.process.send_signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """In good order. Returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self, seconds: float = 30.0) -> int:
+        code = self.process.wait(timeout=seconds)
+        self._reader.join(timeout=5)
+        return code
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._seen:
+                self.output += line
+                self._seen.notify_all()
+        with self._seen:
+            self._seen.notify_all()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,117 @@
+"""A websocket server on a real socket that does what a test tells it to, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from evolute.protocol import codec
+from evolute.protocol.messages import (
+    INITIAL_VERSION,
+    ClientMessage,
+    Connect,
+    Modification,
+    ModifyQuerySet,
+    ServerMessage,
+    StateVersion,
+    Transition,
+)
+
+M = TypeVar("M", bound=ClientMessage)
+PATIENCE_S = 20
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+        self.version = INITIAL_VERSION
+        self.over = asyncio.Event()
+
+    async def expect(self, kind: type[M]) -> M:
+        message = codec.decode_client(await self.socket.recv())
+        assert isinstance(message, kind), message
+        return message
+
+    async def greet(self) -> tuple[Connect, ModifyQuerySet]:
+        return await self.expect(Connect), await self.expect(ModifyQuerySet)
+
+    async def say(self, message: ServerMessage) -> None:
+        await self.socket.send(codec.encode_server(message).decode())
+
+    async def show(self, query_set: int, ts: int, *modifications: Modification, identity: int = 0) -> None:
+        end = StateVersion(query_set, identity, ts)
+        await self.say(Transition(self.version, end, modifications))
+        self.version = end
+
+    async def break_off(self, reason: str = "InternalServerError") -> None:
+        await self.socket.close(1011, reason)
+        self.over.set()
+
+
+class ScriptedServer:
+    """Connections are taken from `peers` in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self.address = ""
+        self.paths: list[str] = []
+
+    async def take(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        self.paths.append(socket.request.path)
+        peer = Peer(socket)
+        self.peers.put_nowait(peer)
+        closed = asyncio.ensure_future(socket.wait_closed())
+        await asyncio.wait([closed, asyncio.ensure_future(peer.over.wait())], return_when=asyncio.FIRST_COMPLETED)
+        peer.over.set()
+        await closed
+
+
+@contextlib.asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    scripted = ScriptedServer()
+    async with serve(scripted.take, "127.0.0.1", 0, ping_interval=None) as server:
+        scripted.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield scripted
+
+
+def run(test: Callable[[ScriptedServer], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE_S), scripted_server() as server:
+            await test(server)
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def on_a_thread(script: Callable[[ScriptedServer], Coroutine[Any, Any, None]]) -> Iterator[str]:
+    """The scripted server on a loop of its own; an assertion of the script fails the test."""
+    addresses: list[str] = []
+    ready = threading.Event()
+    faults: list[BaseException] = []
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE_S), scripted_server() as server:
+            addresses.append(server.address)
+            ready.set()
+            await script(server)
+
+    def body() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    yield addresses[0]
+    thread.join()
+    assert not faults, faults

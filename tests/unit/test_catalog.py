@@ -1,0 +1,74 @@
+"""A table's definition survives its bytes, and names the index entries that a document must have."""
+
+from __future__ import annotations
+
+import pytest
+
+from evolute.database.catalog import (
+    BY_CREATION_TIME,
+    IndexEntry,
+    TableDefinition,
+    definition_from,
+    name_from,
+    name_to_bytes,
+    table_definition,
+    value_at,
+)
+from evolute.errors import StoreCorrupt
+from evolute.storage.keyspace import index_key, parse
+from evolute.values.key_codec import decode_key, encode_key
+from evolute.values.value import UNDEFINED, Value
+
+MESSAGES = table_definition(
+    10_001, "messages", [IndexEntry(1, BY_CREATION_TIME, ()), IndexEntry(2, "by_author", ("author.name", "rank"))]
+)
+INTERNAL_ID = bytes(range(16))
+
+
+def test_a_definition_survives_its_bytes_and_is_parsed_once() -> None:
+    assert definition_from(MESSAGES.to_bytes()) == MESSAGES
+    assert definition_from(MESSAGES.to_bytes()) is definition_from(MESSAGES.to_bytes())
+    assert name_from(name_to_bytes("messages")) == "messages"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"indexes":[],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[1],"id":1,"name":"by_creation_time"}],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[],"name":"by_creation_time"}],"name":"m","number":1}',
+    ],
+)
+def test_what_is_no_definition_is_said_to_be_corrupt(data: bytes) -> None:
+    with pytest.raises(StoreCorrupt, match="catalog entry"):
+        definition_from(data)
+    with pytest.raises(StoreCorrupt, match="catalog entry"):
+        name_from(data)
+
+
+def test_a_document_has_one_entry_in_each_index() -> None:
+    document: dict[str, Value] = {"_id": "x", "_creationTime": 5.5, "author": {"name": "Ada"}}
+    assert MESSAGES.entry_keys(document, INTERNAL_ID) == [
+        index_key(1, encode_key([5.5]), INTERNAL_ID),
+        index_key(2, encode_key(["Ada", UNDEFINED, 5.5]), INTERNAL_ID),
+    ]
+    by_author = parse(MESSAGES.entry_keys(document, INTERNAL_ID)[1])
+    assert decode_key(by_author.encoded) == ["Ada", UNDEFINED, 5.5]
+
+
+def test_a_path_that_leads_nowhere_is_undefined() -> None:
+    document: dict[str, Value] = {"a": {"b": {"c": None}}, "n": 1, "list": [{"b": 1}]}
+    assert value_at(document, ("a", "b")) == {"c": None}
+    assert value_at(document, ("a", "b", "c")) is None
+    for path in [("x",), ("a", "x"), ("a", "b", "c", "d"), ("n", "b"), ("list", "b"), ("list", "0")]:
+        assert value_at(document, path) is UNDEFINED
+
+
+def test_every_table_has_by_creation_time() -> None:
+    with pytest.raises(AssertionError, match="messages has no by_creation_time"):
+        table_definition(10_001, "messages", [])
+    assert TableDefinition(1, "t", {}).entry_keys({}, INTERNAL_ID) == []

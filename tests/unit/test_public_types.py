@@ -1,0 +1,160 @@
+"""The author's API as a type checker sees it: what an editor underlines is part of the product."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import evolute
+
+ROOT = Path(__file__).parents[2]
+
+RIGHT_AND_WRONG = """
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from evolute import (
+    UNSET, ActionCtx, ConvexError, Document, Function, Id, Int64, MutationCtx, QueryCtx, Range,
+    action, define_schema, define_table, internal_mutation, mutation, query,
+)
+
+class Channel(Document):
+    name: str
+
+class Message(Document):
+    channel: Id[Channel]
+    body: str
+
+@dataclass
+class Point:
+    x: float
+
+schema = define_schema(channels=define_table(Channel), messages=define_table(Message).index("by_channel", ["channel"]))
+
+@query
+def recent(ctx: QueryCtx, channel: Id[Channel], limit: int = 50) -> list[Message]:
+    found = ctx.db.query(Message).with_index("by_channel", channel=channel, _creationTime=Range(gt=3)).order("desc")
+    ctx.db.query("untyped").with_index("by_x", lambda q: q.eq("x", 1).gt("y", 2)).filter(lambda row: row["z"] > 1)
+    assert_type(found.first(), Message | None)
+    assert_type(ctx.db.query(Point).collect(), list[Point])
+    assert_type(ctx.db.query("points").unique(), dict[str, Any] | None)
+    assert_type(ctx.db.get(channel), Channel | None)
+    assert_type(ctx.now, datetime)
+    assert_type(ctx.db.normalize_id(Channel, "x"), Id[Channel] | None)
+    return [row for row in found if row["body"] and ctx.random.random() < 1.0][:limit]
+
+@internal_mutation
+def vanish(ctx: MutationCtx, message: Id[Message], key: str = "", function: int = 0, delay: int = 1) -> None:
+    ctx.db.delete(message)
+
+@mutation
+def send(ctx: MutationCtx, /, channel: Id[Channel], body: str, **rest: Any) -> Id[Message]:
+    message = ctx.db.insert(Message, {"channel": channel, "body": body})
+    assert_type(message, Id[Message])
+    ctx.db.patch(message, {"body": UNSET})
+    for row in ctx.db.query(Message):
+        ctx.db.delete(row["_id"])
+    job = ctx.scheduler.run_after(timedelta(seconds=5), vanish, message=message, key="x", delay=3, function=4)
+    ctx.scheduler.run_at(datetime.now(UTC), tell, message=message)
+    ctx.scheduler.run_after(5, "notes:add", delay=1, function=2, anything=Int64(3))
+    ctx.scheduler.cancel(job)
+    assert_type(ctx.run_query(recent, channel=channel), list[Message])
+    assert_type(ctx.run_mutation(send, channel=channel, body=body), Id[Message])
+    assert_type(recent(ctx, channel, limit=3), list[Message])
+    helper(ctx)
+    return message
+
+@action
+async def tell(ctx: ActionCtx, message: Id[Message]) -> int:
+    assert_type(await ctx.run_query("messages:recent", channel="x"), Any)
+    await ctx.run_mutation(vanish, message=message)
+    assert_type(await ctx.run_action(tell, message=message), int)
+    assert_type(await tell(ctx, message), int)
+    await ctx.scheduler.run_after(0, vanish, message=message)
+    identity = ctx.auth.get_user_identity()
+    if identity is None:
+        raise ConvexError({"code": "Anonymous"})
+    return len(identity["subject"])
+
+def helper(ctx: QueryCtx) -> None:
+    functions: list[Function[..., object]] = [recent, send, tell]
+    print(functions, ctx.db.query("channels").take(3))
+
+def wrong(ctx: MutationCtx, m: Id[Message], c: Id[Channel]) -> None:
+    ctx.scheduler.run_after(5, vanish, mesage=m)  # wrong: no such argument
+    ctx.scheduler.run_after(5, vanish, message=c)  # wrong: an id of another table
+    ctx.scheduler.run_after(5, vanish)  # wrong: an argument is missing
+    ctx.scheduler.run_after(5, recent, channel=c)  # wrong: a query cannot be scheduled
+    ctx.scheduler.run_at("tomorrow", vanish, message=m)  # wrong: not a time
+    ctx.run_query(send, channel=c, body="")  # wrong: not a query
+    ctx.run_mutation(recent, channel=c)  # wrong: not a mutation
+    ctx.run_query(recent, channel=c, limit="3")  # wrong: not a number
+    ctx.db.query(Message).collect()[0]["text"]  # wrong: no such field
+    ctx.db.query(Message).order("down")  # wrong: no such order
+    ctx.db.patch("message", {})  # wrong: not an id
+
+def wrong_in_queries(ctx: QueryCtx, m: Id[Message]) -> None:
+    ctx.db.insert(Message, {})  # wrong: queries only read
+    ctx.scheduler  # wrong: queries schedule nothing
+
+async def wrong_in_actions(ctx: ActionCtx, m: Id[Message]) -> int:
+    ctx.db  # wrong: actions have no transaction
+    ctx.run_mutation(vanish, message=m)  # wrong: not awaited
+    return await ctx.run_action(tell, message=3)  # wrong: not an id
+
+@action  # wrong: actions are written with async def
+def blocking(ctx: ActionCtx) -> None: ...
+
+@query  # wrong: a query gets no MutationCtx
+def writing(ctx: MutationCtx) -> None: ...
+
+from evolute import querry  # wrong: no such name
+"""
+
+
+def mypy(*arguments: str) -> str:
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "--no-pretty", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def test_right_calls_pass_and_each_wrong_one_is_an_error(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text(RIGHT_AND_WRONG)
+    output = mypy("--enable-error-code", "unused-awaitable", str(sample))
+
+    lines = RIGHT_AND_WRONG.splitlines()
+    expected = {number for number, line in enumerate(lines, 1) if "# wrong" in line}
+    reported = {int(line.split(":")[1]) for line in output.splitlines() if ": error:" in line}
+    assert reported == expected, output
+
+
+def test_the_demo_functions_are_strictly_typed() -> None:
+    assert mypy("functions") == ""
+
+
+def test_every_public_name_comes_from_the_module_that_defines_it() -> None:
+    for name in evolute.__all__:
+        value = getattr(evolute, name)
+        assert getattr(value, "__name__", name) == name
+        assert name in dir(evolute)
+    assert evolute.query.__module__ == "evolute.registry.decorators"
+    assert not hasattr(evolute, "TimeLimit")
+    assert not hasattr(evolute, "Conflict")
+
+
+def test_importing_a_part_imports_nothing_of_the_facade() -> None:
+    program = "import sys, evolute.errors; print([name for name in sys.modules if name.startswith('evolute.')])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "['evolute.errors']"
+
+
+def test_authoring_loads_no_server() -> None:
+    program = "import sys; from evolute import *; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "evolute.registry.decorators" in loaded
+    for module in ("evolute.database.committer", "evolute.database.write_log", "asyncio", "lmdb", "starlette"):
+        assert module not in loaded
