@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 from evolute import failpoints
 from evolute.clock import Clock, SystemClock
@@ -24,7 +24,7 @@ from evolute.execution.deployer import Deployer
 from evolute.execution.executor import Executor
 from evolute.execution.pool import Pool
 from evolute.registry.registry import RegistryReport
-from evolute.registry.watcher import changes
+from evolute.registry.watcher import Watcher
 from evolute.scheduler.housekeeping import Housekeeping
 from evolute.scheduler.scheduler import Scheduler
 from evolute.storage.data_folder import DataFolder, open_data_folder
@@ -50,6 +50,8 @@ class Backend:
         self.clock = clock or SystemClock()
         self.call_log = CallLog(config.limits)
         self._stack = AsyncExitStack()
+        # Made before the folder is read, so that no save slips in between.
+        self._watcher = Watcher(config.functions_folder, config.limits) if config.development else None
 
     @property
     def report(self) -> RegistryReport:
@@ -84,11 +86,13 @@ class Backend:
             except DefinitionError as error:
                 on_reload(error)
 
+        assert self._watcher is not None, "only a backend in development watches"
         try:
-            async for _ in changes(self.config.functions_folder, self.config.limits):
-                task = asyncio.get_running_loop().create_task(deploy())
-                deploys.add(task)
-                task.add_done_callback(deploys.discard)
+            async with aclosing(self._watcher.changes()) as changes:
+                async for _ in changes:
+                    task = asyncio.get_running_loop().create_task(deploy())
+                    deploys.add(task)
+                    task.add_done_callback(deploys.discard)
         finally:
             for task in deploys:
                 task.cancel()
@@ -102,7 +106,7 @@ class Backend:
     async def _open(self) -> None:
         config, limits = self.config, self.config.limits
         failpoints.arm(config.failpoint)
-        self.data_folder = open_data_folder(config.data_folder, limits)
+        self.data_folder = open_data_folder(config.data_folder)
         self._stack.callback(self.data_folder.close)
         self.database = Database(
             self.data_folder.store_path, self.clock, limits, on_fate_unknown=_stop_rather_than_guess

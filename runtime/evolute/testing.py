@@ -37,13 +37,13 @@ from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Ki
 from evolute.execution.runner import Runner
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
-from evolute.registry.definition import Function
-from evolute.registry.loader import load, read_folder
+from evolute.registry.definition import Function, FunctionDefinition, define
+from evolute.registry.loader import Deployment, load, read_folder
 from evolute.registry.registry import Registry, RegistryReport
 from evolute.scheduler.scheduler import Scheduler
 from evolute.system import deployments, tables
 from evolute.values import wire_codec
-from evolute.values.schema import Schema
+from evolute.values.schema import Schema, define_schema
 from evolute.values.value import Value
 
 P = ParamSpec("P")
@@ -68,7 +68,7 @@ class LocalRunners:
         self._database = database
         self._clock = clock
         self._runner = Runner(registry, limits)
-        self._action_runner = ActionRunner(registry, limits)
+        self._action_runner = ActionRunner(registry, limits, clock, database.snapshot)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="evolute-function")
         self._ids = itertools.count(1)
 
@@ -88,7 +88,7 @@ class LocalRunners:
         async def answer(operation: str, payload: Any) -> tuple[bool, Any]:
             return await callbacks(call, operation, payload)
 
-        return await self._action_runner.run(request, answer)
+        return await self._action_runner.run_action(request, answer)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -201,10 +201,9 @@ class LocalBackend:
         self._runners = LocalRunners(self._registry, self.database, self.clock, self.limits)
         self.executor = Executor(self.database, self._runners, self.clock, self.limits, self._call_log)
         await self.executor.run_system(tables.bootstrap)
-        wire = self._registry.schema.to_wire()
-        await self.executor.run_system(
-            lambda transaction: deployments.activate(transaction, self._registry.deployment, {}, wire)
-        )
+        deployment = Deployment(self._registry.deployment, self._registry.package, "", {})
+        schema = self._registry.schema.to_wire()
+        await self.executor.run_system(lambda transaction: deployments.activate(transaction, deployment, schema))
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, self.limits)
         self._scheduling = asyncio.get_running_loop().create_task(self.scheduler.run())
 
@@ -254,4 +253,15 @@ def _registry(functions: tuple[str | Path | Function[..., Any], ...], schema: Sc
         raise ValueError("give LocalBackend one functions folder, or function objects and a schema")
     if folders:
         return load(read_folder(folders[0], limits))
-    return Registry.of_functions(objects, schema)
+    return _registry_of(objects, schema or define_schema())
+
+
+def _registry_of(functions: list[Function[..., Any]], schema: Schema) -> Registry:
+    """Objects are called by the last part of their module's name: `tests.test_chat` gives `test_chat:send`."""
+    definitions: dict[str, FunctionDefinition] = {}
+    for function in functions:
+        path = f"{function.module.rpartition('.')[2]}:{function.name}"
+        if path in definitions:
+            raise ValueError(f"two functions are called {path}")
+        definitions[path] = define(function, path, schema)
+    return Registry("local", "", definitions, schema)

@@ -195,7 +195,7 @@ def test_a_group_larger_than_a_transaction_may_read_is_a_limit(tmp_path: Path) -
     assert len(list(reader.scan(b"0", b"9"))) == 500, "the limit is one group's"
     reader.close()
     walk = engine.reader(unbounded=True)
-    assert len(list(walk.scan(b"", None))) == 105
+    assert len(list(walk.scan(b"", None))) == 605
     walk.close()
     engine.close()
 

@@ -14,7 +14,7 @@ from evolute.database.catalog import (
     table_definition,
     value_at,
 )
-from evolute.errors import StoreCorrupt
+from evolute.errors import LimitReached, StoreCorrupt
 from evolute.storage.keyspace import index_key, parse
 from evolute.values.key_codec import decode_key, encode_key
 from evolute.values.value import UNDEFINED, Value
@@ -58,6 +58,14 @@ def test_a_document_has_one_entry_in_each_index() -> None:
     ]
     by_author = parse(MESSAGES.entry_keys(document, INTERNAL_ID)[1])
     assert decode_key(by_author.encoded) == ["Ada", UNDEFINED, 5.5]
+
+
+def test_a_key_that_is_too_long_is_a_limit() -> None:
+    document: dict[str, Value] = {"_creationTime": 5.5, "author": {"name": "A" * 100}}
+    longest = max(map(len, MESSAGES.entry_keys(document, INTERNAL_ID)))
+    assert MESSAGES.entry_keys(document, INTERNAL_ID, key_bytes_max=longest)
+    with pytest.raises(LimitReached, match=f'index "by_author" of table "messages" has a key of {longest} bytes'):
+        MESSAGES.entry_keys(document, INTERNAL_ID, key_bytes_max=longest - 1)
 
 
 def test_a_path_that_leads_nowhere_is_undefined() -> None:

@@ -240,7 +240,14 @@ def test_modules_that_a_test_has_imported_can_be_kept(tmp_path: Path, monkeypatc
 
 
 def test_functions_that_a_helper_makes_belong_to_the_modules_that_name_them(tmp_path: Path) -> None:
-    factory = "from evolute import query\ndef counter(n):\n    @query\n    def count(ctx):\n        return n\n    return count\n"
+    factory = """
+from evolute import query
+def counter(n):
+    @query
+    def count(ctx):
+        return n
+    return count
+"""
     registry = load_files(
         tmp_path,
         {
@@ -314,7 +321,7 @@ def test_a_schema_has_a_name_and_its_faults_are_the_authors(tmp_path: Path) -> N
 
 def test_two_functions_of_one_name_are_refused_with_both_lines(tmp_path: Path) -> None:
     text = refusal(tmp_path, {"a.py": FIND + FIND})
-    assert "a.py:7 a:find is defined twice, here and in line 3; rename one of the two" in text
+    assert "a.py:8 a:find is defined twice, here and in line 3; rename one of the two" in text
 
 
 def test_functions_that_nobody_could_call_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from evolute.cli.call import run_function
 from evolute.cli.serve import serve_forever
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
 from evolute.errors import EvoluteError
+from evolute.storage.data_folder import ADMIN_KEY_NAME
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -74,10 +75,11 @@ def serve(functions: Path, data: Path, host: str, port: int, workers: int, redac
 @click.argument("path")
 @click.argument("arguments", default="{}", metavar="[JSON]")
 @click.option("--url", default=f"http://127.0.0.1:{DEFAULT_PORT}", show_default=True, help="The server.")
-@click.option("--data", default=".evolute", show_default=True, type=Path, help="Where a local server's admin key is.")
-def run(path: str, arguments: str, url: str, data: Path) -> None:
+@click.option("--data", default=".evolute", show_default=True, type=Path, help="The server's data folder.")
+@click.option("--key-file", type=Path, help="A file with the admin key, for a server on another machine.")
+def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) -> None:
     """Run the function PATH (`module:function`) with the named arguments JSON; print its result as JSON."""
-    run_function(path, arguments, url, data)
+    run_function(path, arguments, url, key_file or data / ADMIN_KEY_NAME)
 
 
 def _config(

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from evolute.errors import StoreCorrupt
+from evolute.errors import LimitReached, StoreCorrupt
 from evolute.storage.keyspace import index_key
 from evolute.values.key_codec import encode_key
 from evolute.values.value import UNDEFINED, Value
@@ -53,9 +53,21 @@ class TableDefinition:
     name: str
     indexes: Mapping[str, IndexEntry]
 
-    def entry_keys(self, document: Mapping[str, Value], internal_id: bytes) -> list[bytes]:
-        """The key of every index entry that this document has, one for each index."""
-        return [index.key_of(document, internal_id) for index in self.indexes.values()]
+    def entry_keys(
+        self, document: Mapping[str, Value], internal_id: bytes, key_bytes_max: int | None = None
+    ) -> list[bytes]:
+        """The key of every index entry that this document has, one for each index.
+
+        Raises LimitReached for one longer than `key_bytes_max`, which is for documents that are not stored yet.
+        """
+        keys = [index.key_of(document, internal_id) for index in self.indexes.values()]
+        if key_bytes_max is not None and max(map(len, keys), default=0) > key_bytes_max:
+            name, key = max(zip(self.indexes, keys, strict=True), key=lambda pair: len(pair[1]))
+            raise LimitReached(
+                f'The document\'s entry in index "{name}" of table "{self.name}" has a key of {len(key)} bytes; it may '
+                f"have {key_bytes_max} (`key_bytes_max`). Index a shorter field, such as a hash of this one."
+            )
+        return keys
 
     def to_bytes(self) -> bytes:
         indexes: list[Value] = [

@@ -221,7 +221,7 @@ class Transaction:
         if user_table:
             self._budget.count_write(len(data))
         before, before_keys = self._in_snapshot(definition, key, internal_id, current, old)
-        keys = tuple(definition.entry_keys(cast("dict[str, Value]", document), internal_id))
+        keys = tuple(definition.entry_keys(cast("dict[str, Value]", document), internal_id, self.limits.key_bytes_max))
         stamped = COMMIT_TS_PLACEHOLDER in data
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, data, keys, stamped))
 

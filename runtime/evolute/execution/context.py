@@ -18,7 +18,6 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 
 from evolute.clock import NS_PER_MS
 from evolute.database.transaction import Transaction
-from evolute.errors import InvalidSchedule
 from evolute.execution.context_db import ContextReader, ContextWriter
 from evolute.execution.request import Call, Kind
 from evolute.execution.scheduling import Due, due_after, due_at, target_of
@@ -159,10 +158,8 @@ class ContextScheduler:
 
     def cancel(self, id: str, /) -> None:
         with self._scope:
-            attempt = self._attempt
-            if id in (attempt.call.job, attempt.call.parent_job):
-                raise InvalidSchedule("A mutation cannot cancel itself")
-            jobs.cancel(attempt.transaction, id)
+            call = self._attempt.call
+            jobs.cancel(self._attempt.transaction, id, own_job=call.job or call.parent_job)
 
     def _schedule(
         self, due: Due, reference: Reference, positional: tuple[object, ...], named: Mapping[str, object]

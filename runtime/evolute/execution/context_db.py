@@ -7,6 +7,7 @@ The transaction below knows no forbidden tables; here the runtime's own are kept
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NoReturn
 
 from evolute.database.document import is_user_table
@@ -130,11 +131,12 @@ class ContextSystemReader:
             if self._transaction.table_name(number) != SCHEDULED:
                 return None
             row = self._transaction.get(id)
-            return None if row is None else jobs.public_row(row)
+            return None if row is None else jobs.public_row(self._transaction, row)
 
     def query(self, table: str, /) -> ContextQuery:
         with self._scope:
-            return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, jobs.public_row)
+            shown = partial(jobs.public_row, self._transaction)
+            return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, shown)
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:

@@ -63,10 +63,10 @@ class ContextQuery:
             rows = iter(self._query)
         while True:
             with self._scope:
-                row = next(rows, None)
+                row = self._optional(next(rows, None))
             if row is None:
                 return
-            yield row if self._shown is None else self._shown(row)
+            yield row
 
     def _chained(self, query: Query[Row]) -> ContextQuery:
         return ContextQuery(query, self._scope, self._shown)

@@ -20,6 +20,9 @@ from evolute.registry.registry import RegistryReport
 from evolute.system import deployments
 
 
+NOTHING = Deployment(hash="none", package="functions", root="", sources={})
+
+
 class Deployer:
     """At most one deployment is being prepared at a time: a newer one replaces it."""
 
@@ -54,7 +57,7 @@ class Deployer:
 
     async def deploy_nothing(self) -> RegistryReport:
         """Serves an empty deployment, so that a server whose folder never loaded answers that it has no functions."""
-        return await self._activate(await self._pool.prepare(Deployment.empty()))
+        return await self._activate(await self._pool.prepare(NOTHING))
 
     async def _activate(self, generation: Generation) -> RegistryReport:
         """One commit publishes the record; the pool switches in the turn that publishes it. Not to be cancelled."""

@@ -31,6 +31,7 @@ from evolute.errors import (
     FunctionCrashed,
     FunctionNotFound,
     FunctionTimedOut,
+    OutOfRetention,
     ShuttingDown,
     WorkerDied,
     WrongDeployment,
@@ -164,7 +165,7 @@ class Executor:
         with self._admitted():
             started_ns = self._clock.now_ns()
             try:
-                ran = await self._runners.run_action(call, self._answer_callback, nested=nested)
+                ran = await self._run_action(call, nested=nested)
             except (FunctionTimedOut, FunctionCrashed, WorkerDied) as error:
                 outcome = self.failed(error)
             else:
@@ -252,6 +253,8 @@ class Executor:
                 run = await attempt(False)
                 try:
                     return run.value, await self._commit(run, on_commit, serial=False)
+                except OutOfRetention:
+                    continue  # It began before the oldest commit that the log remembers: too slow once, not wrong.
                 except Conflict as conflict:
                     self._conflicts += 1
                     if turn is not None:
@@ -293,6 +296,14 @@ class Executor:
             await self._database.log.wait_published(outcome.begin_ts)
             if outcome.refused != WRONG_DEPLOYMENT:
                 return outcome
+        raise WrongDeployment
+
+    async def _run_action(self, call: Call, *, nested: bool) -> FunctionOutcome:
+        """A worker that has other code loaded refuses before anything has run, so asking again is no second run."""
+        for _ in range(_REFUSALS_MAX):
+            ran = await self._runners.run_action(call, self._answer_callback, nested=nested)
+            if ran.refused is None:
+                return ran
         raise WrongDeployment
 
     async def _run_queries(self, calls: tuple[Call, ...]) -> QueryBatch:

@@ -71,7 +71,7 @@ class Pool:
         *,
         workers: int,
         action_workers: int,
-        on_worker_death: Callable[[], None],
+        on_worker_death: Callable[[], object],
     ) -> None:
         self._data_path = data_path
         self._clock = clock
@@ -146,6 +146,7 @@ class Pool:
                 self._fail(queue.popleft(), ShuttingDown())
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
         for worker in workers:
+            worker.retired = True
             worker.kill("the server is shutting down")
         await asyncio.gather(*(worker.wait_gone() for worker in workers))
         for fd in (self._lifeline_read_fd, self._lifeline_write_fd):

@@ -164,8 +164,11 @@ class QueryCache:
         return ts, {call: result for call, result in chosen.items() if result is not given.get(call)}
 
     def discard(self, result: QueryResult) -> None:
-        """Serves `result` no more, although nothing it read has changed: its run broke off, and may not another time."""
-        self._drop(result)
+        """Forgets the result, so that whoever asks next runs the query again; those who hold it keep it."""
+        if self._live.get(result.call) is result:
+            del self._live[result.call]
+            self._bytes -= result.size_bytes
+            self._retire(result)
 
     def statistics(self) -> QueryCacheStatistics:
         return QueryCacheStatistics(

@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from evolute.database.snapshot import Snapshot
@@ -85,7 +86,7 @@ def _serve(sock: socket.socket) -> None:
     _bound_memory(limits.worker_memory_bytes_max)
     try:
         registry = load(Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"]))
-        engine = LmdbEngine(payload["data"], limits, read_only=True)
+        engine = LmdbEngine(Path(payload["data"]), limits, read_only=True)
     except DefinitionError as error:
         channel.send([("load_failed", [str(error)])])
         return

@@ -8,7 +8,7 @@ while it is away, the nearest folder above it is watched.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Watcher:
         self._settle_ms = max(limits.reload_settle_ms, 1)
         self._known = stamps(self._root)
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self) -> AsyncGenerator[None]:
         """Yields whenever the sources differ from the time before; endless. Close it (`aclosing`) to stop watching."""
         while True:
             watched = _nearest_folder(self._root)

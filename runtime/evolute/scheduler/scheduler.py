@@ -94,7 +94,7 @@ class Scheduler:
         try:
             if subscription.broken_at is not None:
                 return
-            waits = [asyncio.ensure_future(self._woken.wait())]
+            waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
             if next_due_ns is not None:
                 waits.append(asyncio.ensure_future(self._clock.wait_until(next_due_ns)))
             self._idle.set()
@@ -184,7 +184,7 @@ class Scheduler:
                     await self._fail(job, outcome.error.message)
                 else:
                     await self._executor.run_system(
-                        lambda transaction: jobs.succeed(transaction, job.id, now_ns=self._clock.now_ns())
+                        lambda transaction: jobs.succeed(transaction, job.id, self._clock.now_ns() / NS_PER_MS)
                     )
                 return
             except (DiskFault, Retry) as error:
@@ -195,7 +195,7 @@ class Scheduler:
 
     async def _fail(self, job: Job, text: str) -> None:
         await self._executor.run_system(
-            lambda transaction: jobs.fail(transaction, job.id, text, now_ns=self._clock.now_ns())
+            lambda transaction: jobs.fail(transaction, job.id, text, self._clock.now_ns() / NS_PER_MS)
         )
 
 

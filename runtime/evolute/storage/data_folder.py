@@ -18,6 +18,8 @@ from typing import Self
 from evolute.errors import DataFolderInUse, DiskFault, FormatMismatch
 from evolute.storage.keyspace import FORMAT_VERSION
 
+ADMIN_KEY_NAME = "admin_key"
+
 _FORMAT_BYTES_MAX = 100
 
 
@@ -27,7 +29,7 @@ class DataFolder:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self.store_path = path / "store"
-        self.admin_key_path = path / "admin_key"
+        self.admin_key_path = path / ADMIN_KEY_NAME
         self._lock: int | None = lock
 
     def close(self) -> None:

@@ -109,8 +109,8 @@ class QuerySet:
         return tuple(dict.fromkeys(query.call for query in self if query.stale and query.call is not None))
 
     def good_results(self) -> tuple[QueryResult, ...]:
-        """Held and, as far as is known, good now."""
-        return tuple(query.held for query in self if not query.stale and query.held is not None)
+        """Held and, as far as is known, good now. Failures of what is no call are good for ever and left out."""
+        return tuple(query.held for query in self if not query.stale and query.held is not None and query.call)
 
     def accept(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
         """Holds the new results; returns the queries whose client must be told of `held`, and counts them as told."""

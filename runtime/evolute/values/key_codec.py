@@ -13,9 +13,11 @@
     object      15            per field, by name: the name as a string, the value; then 00
 
 Every component tells where it ends and starts with a byte between 01 and 15, so the keys that begin with some fields
-lie in [prefix, prefix + ff). Past that lie longer strings: 10 00 is "" and 10 00 ff 00 is "\\0". Raw bytes after a key
-must therefore not begin with ff. Numbers sort as IEEE 754 orders bits: -NaN, -Infinity, …,
--0.0, 0, …, Infinity, NaN. Changing a row of this table is a new version of the store's format.
+lie in [prefix, prefix + ff). Beyond that lie longer strings: 10 00 is "" and 10 00 ff 00 is a string of one NUL. Hence
+an index key ends with `_creationTime`, a number, before the internal id follows, which may begin with ff.
+
+Numbers sort as IEEE 754 orders bits: -NaN, -Infinity, …, -0.0, 0, …, Infinity, NaN. Changing a row of this table is a
+new version of the store's format.
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+"""The chat room under `functions/`, as its own author would test it."""
+
+from __future__ import annotations
+
+import pytest
+
+from evolute import ConvexError
+from evolute.testing import FunctionFailed, LocalBackend
+from functions import channels, digest, messages, presence, reminders
+
+
+def test_a_channel_has_a_name_of_its_own() -> None:
+    with LocalBackend("functions") as backend:
+        backend.mutation(channels.create, name="b")
+        backend.mutation(channels.create, name="a")
+        with pytest.raises(ConvexError) as caught:
+            backend.mutation(channels.create, name="a")
+
+        assert caught.value.data == {"code": "NameTaken", "name": "a"}
+        assert [channel["name"] for channel in backend.query(channels.list_all)] == ["a", "b"]
+
+
+def test_a_message_may_vanish() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        backend.mutation(messages.send, channel=channel, body="Stays here")
+        backend.mutation(messages.send, channel=channel, body="goes", vanish_after_ms=1000)
+
+        assert [m["body"] for m in backend.query(messages.list_recent, channel=channel)] == ["goes", "Stays here"]
+        assert [m["body"] for m in backend.query(messages.search, channel=channel, text="HERE")] == ["Stays here"]
+        backend.advance(seconds=1)
+        assert [m["body"] for m in backend.query(messages.list_recent, channel=channel)] == ["Stays here"]
+
+
+def test_a_visitor_is_online_for_as_long_as_his_heart_beats() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        for _ in range(4):
+            backend.mutation(presence.heartbeat, channel=channel, name="ada")
+            backend.advance(seconds=10)
+            assert backend.query(presence.list_online, channel=channel) == ["ada"]
+        backend.advance(seconds=10)
+        assert backend.query(presence.list_online, channel=channel) == []
+
+
+def test_a_reminder_rings_unless_it_is_called_off() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        backend.mutation(reminders.remind_after, channel=channel, body="tea", minutes=5)
+        off = backend.mutation(reminders.remind_after, channel=channel, body="cake", minutes=5)
+        backend.mutation(reminders.remind_at, channel=channel, body="late", time="2050-01-01T00:00:00")
+        backend.mutation(reminders.cancel, reminder=off)
+        backend.advance(seconds=300)
+
+        states = {state["reminder"]["body"]: state["state"] for state in backend.query(reminders.list_all, channel=channel)}
+        assert states == {"tea": "success", "cake": "canceled", "late": "failed"} | {"late": states["late"]}
+        assert [m["body"] for m in backend.query(messages.list_recent, channel=channel)] == ["tea"]
+
+
+def test_a_digest_counts_authors_and_words() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        for author, body in [("ada", "engine engine wheel"), ("bob", "the engine"), ("ada", "wheel")]:
+            backend.mutation(messages.send, channel=channel, body=body, author=author)
+        backend.action(digest.write, channel=channel)
+
+        latest = backend.query(digest.latest, channel=channel)
+        assert latest is not None
+        assert latest["messages"] == 3
+        assert latest["text"] == "ada (2), bob (1) spoke of engine (3), wheel (2)."
