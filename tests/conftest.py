@@ -1,4 +1,7 @@
-"""Fixtures of all tests. A database that a test has used is sound when it is over."""
+"""Fixtures of all tests. A database that a test has used is sound when it is over.
+
+`--seed N` runs the workloads with that seed alone, to repeat a failure; without it each runs with a few others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.open_store import OpenStore
+
+SEEDS = (1, 2, 3)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="the one seed that workloads run with")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `seed` is run once for each."""
+    if "seed" in metafunc.fixturenames:
+        seed = metafunc.config.getoption("--seed")
+        metafunc.parametrize("seed", SEEDS if seed is None else (seed,))
 
 
 @pytest.fixture

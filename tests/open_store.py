@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from evolute.clock import ManualClock
+from evolute.clock import NS_PER_MS, ManualClock
 from evolute.database.database import Database
 from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
@@ -17,11 +17,12 @@ from evolute.values.schema import Schema
 
 T = TypeVar("T")
 
+STEP_NS = NS_PER_MS
 LIMITS = Limits(map_bytes_max=64 * MIB)
 
 
 class OpenStore:
-    """Transactions on a real engine with a real committer. The clock stands still unless the test moves it."""
+    """Transactions on a real engine with a real committer. The clock goes on by a step for each of them."""
 
     def __init__(self, folder: Path, limits: Limits = LIMITS) -> None:
         self.clock = ManualClock()
@@ -46,6 +47,7 @@ class OpenStore:
     ) -> Transaction:
         """On a snapshot of everything committed so far, which is closed with the store."""
         self._attempts += 1
+        self.clock.set_ns(self.clock.now_ns() + STEP_NS)
         self._snapshots.append(self.database.snapshot())
         return Transaction(
             self._snapshots[-1],

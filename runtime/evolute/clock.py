@@ -7,12 +7,14 @@ name says otherwise.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import os
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -35,6 +37,8 @@ class SystemClock:
         return time.time_ns()
 
     async def wait_until(self, ts_ns: int) -> None:
+        import asyncio  # late, here and below: transaction workers need the time, and start in half of asyncio's
+
         await asyncio.sleep(min(max(ts_ns - time.time_ns(), 0) / NS_PER_S, self.RECHECK_S))
 
 
@@ -50,18 +54,14 @@ class ManualClock:
         return self._now_ns
 
     async def wait_until(self, ts_ns: int) -> None:
+        import asyncio
+
         if ts_ns <= self._now_ns:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (ts_ns, next(self._order), future))
         await future
-
-    def next_waiter_ns(self) -> int | None:
-        """The earliest time that somebody waits for, or None."""
-        while self._waiters and self._waiters[0][2].done():
-            heapq.heappop(self._waiters)
-        return self._waiters[0][0] if self._waiters else None
 
     def set_ns(self, ts_ns: int) -> None:
         """Call on the event loop's thread. The time may go backwards, as a machine's may."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import tempfile
 import threading
@@ -50,6 +51,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+# After a mutation the clock goes on by this much, so that documents are ordered by the mutations that made them.
+TICK_NS = 10_000
+
 
 class FunctionFailed(EvoluteError):
     """A function raised. The message is what a client would be told; `log_lines` is what it printed."""
@@ -67,20 +71,23 @@ class LocalRunners:
         self._registry = registry
         self._database = database
         self._clock = clock
-        self._runner = Runner(registry, limits)
+        self._limits = limits
+        self._of_thread = threading.local()
         self._action_runner = ActionRunner(registry, limits, clock, database.snapshot)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="evolute-function")
         self._ids = itertools.count(1)
 
     async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
         request = self._request(kind, calls)
-        run = self._runner.run_queries if kind == "queries" else self._runner.run_mutation
 
         def on_thread() -> FunctionOutcome:
             with self._database.snapshot() as snapshot:
-                return run(request, snapshot)
+                return self._runner().run(request, snapshot)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, on_thread)
+        outcome = await asyncio.get_running_loop().run_in_executor(self._threads, on_thread)
+        if kind == "mutation":
+            self._clock.set_ns(self._clock.now_ns() + TICK_NS)
+        return outcome
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         request = self._request("action", (call,))
@@ -89,6 +96,13 @@ class LocalRunners:
             return await callbacks(call, operation, payload)
 
         return await self._action_runner.run_action(request, answer)
+
+    def _runner(self) -> Runner:
+        """Each thread has its own, as each worker process has: a runner does one thing at a time."""
+        if not hasattr(self._of_thread, "runner"):
+            self._of_thread.runner = Runner(self._registry, self._limits)
+        runner: Runner = self._of_thread.runner
+        return runner
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -210,11 +224,10 @@ class LocalBackend:
     async def _advance(self, duration_ns: int) -> None:
         target_ns = self.clock.now_ns() + duration_ns
         await self.scheduler.wait_idle()
-        while (next_ns := self.clock.next_waiter_ns()) is not None and next_ns <= target_ns:
-            self.clock.set_ns(max(next_ns, self.clock.now_ns()))
-            await asyncio.sleep(0)
+        while self.scheduler.sleeps_until_ns <= target_ns:
+            self.clock.set_ns(self.scheduler.sleeps_until_ns)
             await self.scheduler.wait_idle()
-        self.clock.set_ns(target_ns)
+        self.clock.set_ns(max(target_ns, self.clock.now_ns()))
         await self.scheduler.wait_idle()
 
     async def _shut(self) -> list[str]:
@@ -252,7 +265,7 @@ def _registry(functions: tuple[str | Path | Function[..., Any], ...], schema: Sc
     if folders and (len(functions) > 1 or schema is not None):
         raise ValueError("give LocalBackend one functions folder, or function objects and a schema")
     if folders:
-        return load(read_folder(folders[0], limits))
+        return load(read_folder(folders[0], limits), keep_imported=True)
     return _registry_of(objects, schema or define_schema())
 
 
@@ -264,4 +277,6 @@ def _registry_of(functions: list[Function[..., Any]], schema: Schema) -> Registr
         if path in definitions:
             raise ValueError(f"two functions are called {path}")
         definitions[path] = define(function, path, schema)
-    return Registry("local", "", definitions, schema)
+    modules = [function.module.split(".") for function in functions]
+    package = ".".join(os.path.commonprefix(modules))
+    return Registry("local", package, definitions, schema)

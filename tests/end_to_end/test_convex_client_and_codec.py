@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from asyncio.subprocess import PIPE
 
 from evolute.protocol.messages import (
     Action,
@@ -23,7 +24,7 @@ from evolute.protocol.messages import (
     QueryUpdated,
     Success,
 )
-from tests.unit.scripted_server import ScriptedServer, run
+from tests.unit.scripted_server import Peer, ScriptedServer, run
 
 PROGRAM = """
 import sys
@@ -49,33 +50,35 @@ assert failure(client.query, "messages:list", {"n": 1}).data == "data"
 
 def test_convex_client_understands_every_message() -> None:
     async def test(server: ScriptedServer) -> None:
-        client = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            PROGRAM,
-            server.address,
-            stderr=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        peer = await server.peers.get()
-        await peer.expect(Connect)
-        await peer.say(Ping())
-        mutation = await peer.expect(Mutation)
-        assert mutation.arguments == b'{"b":{"$bytes":"eHk="},"n":{"$integer":"BwAAAAAAAAA="},"x":1}'
-        await peer.say(MutationResponse(0, Success(b'{"n":3}'), 1_700_000_000_000_000_000, ("[LOG] x",)))
-        await peer.show(0, 1_700_000_000_000_000_000)
-        await peer.expect(Mutation)
-        await peer.say(MutationResponse(1, Failure("why", b'{"code":1}'), None))
-        await peer.show(0, 1_700_000_000_000_000_001)
-        await peer.expect(Action)
-        await peer.say(ActionResponse(2, Failure("boom")))
-        change = await peer.expect(ModifyQuerySet)
-        assert change.modifications == (AddQuery(0, "messages:list", b"{}"),)
-        await peer.show(1, 1_700_000_000_000_000_002, QueryUpdated(0, b'["a",{"$float":"AAAAAAAA+H8="}]', ("[LOG] y",)))
-        assert len((await peer.expect(ModifyQuerySet)).modifications) == 1
-        await peer.expect(ModifyQuerySet)
-        await peer.show(3, 1_700_000_000_000_000_003, QueryFailed(1, "gone", b'"data"'))
-        _, complaint = await client.communicate()
-        assert client.returncode == 0, complaint.decode()
+        command = (sys.executable, "-c", PROGRAM, server.address)
+        client = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+        try:
+            await follow_script(await server.peers.get())
+            _, complaint = await client.communicate()
+            assert client.returncode == 0, complaint.decode()
+        finally:
+            if client.returncode is None:
+                client.kill()
+                await client.communicate()
 
     run(test)
+
+
+async def follow_script(peer: Peer) -> None:
+    await peer.expect(Connect)
+    await peer.say(Ping())
+    mutation = await peer.expect(Mutation)
+    assert mutation.arguments == b'{"b":{"$bytes":"eHk="},"n":{"$integer":"BwAAAAAAAAA="},"x":1}'
+    await peer.say(MutationResponse(0, Success(b'{"n":3}'), 1_700_000_000_000_000_000, ("[LOG] x",)))
+    await peer.show(0, 1_700_000_000_000_000_000)
+    await peer.expect(Mutation)
+    await peer.say(MutationResponse(1, Failure("why", b'{"code":1}'), None))
+    await peer.show(0, 1_700_000_000_000_000_001)
+    await peer.expect(Action)
+    await peer.say(ActionResponse(2, Failure("boom")))
+    change = await peer.expect(ModifyQuerySet)
+    assert change.modifications == (AddQuery(0, "messages:list", b"{}"),)
+    await peer.show(1, 1_700_000_000_000_000_002, QueryUpdated(0, b'["a",{"$float":"AAAAAAAA+H8="}]', ("[LOG] y",)))
+    assert len((await peer.expect(ModifyQuerySet)).modifications) == 1
+    await peer.expect(ModifyQuerySet)
+    await peer.show(3, 1_700_000_000_000_000_003, QueryFailed(1, "gone", b'"data"'))

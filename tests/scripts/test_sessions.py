@@ -4,7 +4,7 @@ A script is a sequence of steps. A line that begins with `> ` is a command; the 
 comment or empty line, are exactly what must come of it:
 
     send {…}                        a message to the client, as on the wire, but with timestamps as numbers
-    mutation 0 m:send {…} …         a mutation starts; `action` likewise. What follows is who calls and the session's key
+    mutation 0 m:send {…} …         a mutation starts; `action` likewise; by whom, and the session's key
     compute from 7: …; held: …      results are needed, of at least timestamp 7
     await burst, retry …, close …   the other effects
 
@@ -80,9 +80,7 @@ class Driver:
         words = rest.split()
         limits = Limits(**{name: int(value) for name, _, value in (word.partition("=") for word in words) if value})
         disclosure = Disclosure(redact="redact" in words, new_request_id=lambda: "0123456789abcdef")
-        self.session = Session(
-            limits=limits, disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None
-        )
+        self.session = Session(limits=limits, disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None)
 
     def do_client(self, rest: str) -> list[Effect]:
         return self.session.receive(rest, now_ns=NOW_NS, published_ts=PUBLISHED_TS)

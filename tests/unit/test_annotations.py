@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NotRequired, Optional, Req
 
 import pytest
 
-from evolute.errors import DefinitionError
+from evolute.errors import DefinitionError, ValidationFailed
 from evolute.values import validators as v
 from evolute.values.annotations import row_validator, signature_hints, validator_for
 from evolute.values.value import Document, Id, Int64
@@ -259,3 +259,10 @@ def test_an_annotation_that_cannot_be_evaluated() -> None:
         DefinitionError, match=r"broken, parameter `a`: the annotation int\[str\] is not understood: TypeError"
     ):
         signature_hints(broken)
+
+
+@pytest.mark.parametrize("given", [None, [], Point(1.0)])
+def test_what_is_no_object_does_not_match_a_row_type(given: object) -> None:
+    for row in (Draft, User):
+        with pytest.raises(ValidationFailed, match="Value does not match validator"):
+            validator_for(row, ROWS).dump(given, TABLES)

@@ -1,8 +1,8 @@
 """A session under random interleavings, watched by a model client that believes nothing.
 
-The world has a history of commits; a query's value at a timestamp is what that history says. Messages, commits, answers,
-results and sends happen in any order that a real driver could produce, with the results for any timestamp that the query
-cache could choose. After every message the client checks what it may rely on; at the end everything has been told.
+The world has a history of commits; a query's value at a timestamp is what that history says. Messages, commits,
+answers, results and sends happen in any order that a real driver could produce, with the results for any timestamp that
+the query cache could choose. After every message the client checks what it may rely on; at the end all has been told.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class Client:
                     self.view[query_id] = message.splitlines()[-1]
                 case QueryRemoved(query_id):
                     self.view.pop(query_id, None)
-        for query_id, value in self.view.items():
-            assert value == self.history.value(self.paths[query_id], end.ts), "the view is not of one timestamp"
+        for query_id, text in self.view.items():
+            assert text == self.history.value(self.paths[query_id], end.ts), "the view is not of one timestamp"
 
 
 def identity_of(token: Token) -> Identity:
@@ -139,9 +139,7 @@ class World:
         self.history = History()
         self.client = Client(self.history)
         disclosure = Disclosure(redact=False, new_request_id=lambda: "0" * 16)
-        self.session = Session(
-            limits=Limits(), disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None
-        )
+        self.session = Session(limits=Limits(), disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None)
         self.computing: Compute | None = None
         self.running: int | None = None
         self.committed_ts: int | None = None

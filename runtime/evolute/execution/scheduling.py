@@ -22,6 +22,7 @@ from evolute.values.function_path import canonical_path
 from evolute.values.validators import Resolver
 
 YEAR_MS = 366 * 24 * 3600 * 1000
+LAST_MS = 253_402_300_799_000  # the end of the year 9999, and of datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def due_after(delay: object, now_ns: int, limits: Limits) -> Due:
         raise InvalidSchedule("`delay` must be a finite number")
     if delay < 0:
         raise InvalidSchedule("`delay` must be non-negative")
-    return _due(now_ns / NS_PER_MS + _bounded(delay, limits), now_ns, limits)
+    return _due(now_ns / NS_PER_MS + min(delay, LAST_MS), now_ns, limits)
 
 
 def due_at(time: object, now_ns: int, limits: Limits) -> Due:
@@ -65,15 +66,11 @@ def due_at(time: object, now_ns: int, limits: Limits) -> Due:
         raise InvalidSchedule("`time` must be a finite number")
     if time < 0:
         raise InvalidSchedule(f"Invalid arguments for `time`: {time!r} is before 1970")
-    return _due(_bounded(time, limits, now_ns), now_ns, limits)
-
-
-def _bounded(ms: int | float, limits: Limits, now_ns: int = 0) -> float:
-    """A float, even if `ms` is an int that no float can hold: far too far away is all that matters then."""
-    return float(min(ms, now_ns // NS_PER_MS + 2 * limits.schedule_ms_max))
+    return _due(min(time, LAST_MS), now_ns, limits)
 
 
 def _due(scheduled_ms: float, now_ns: int, limits: Limits) -> Due:
+    scheduled_ms = float(min(scheduled_ms, LAST_MS))
     distance_ms = scheduled_ms - now_ns / NS_PER_MS
     if abs(distance_ms) > limits.schedule_ms_max:
         direction = "future" if distance_ms > 0 else "past"

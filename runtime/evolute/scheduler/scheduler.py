@@ -28,6 +28,7 @@ logger = logging.getLogger("evolute.scheduler")
 
 INTERRUPTED = "Transient error while executing action"
 BACKOFF_MS_MIN = 100
+NEVER_NS = 1 << 63
 
 
 class Scheduler:
@@ -40,19 +41,28 @@ class Scheduler:
         self._limits = limits
         self._running: dict[str, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._asleep = asyncio.Event()
+        self._sleeps_until_ns = NEVER_NS
 
     @property
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def sleeps_until_ns(self) -> int:
+        """When the loop looks again if nothing happens before."""
+        return self._sleeps_until_ns
+
     async def wait_idle(self) -> None:
-        """Returns when nothing runs, nothing is due, and the loop waits for the time or for a commit."""
+        """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still."""
         while True:
-            await self._idle.wait()
-            if not self._woken.is_set() and not self._running:
+            await self._asleep.wait()
+            if self._running:
+                await asyncio.wait(self._running.values())
+            elif self._woken.is_set() or self._sleeps_until_ns <= self._clock.now_ns():
+                await asyncio.sleep(0)  # It is being woken.
+            else:
                 return
-            self._idle.clear()
 
     async def run(self) -> None:
         """Runs until cancelled. A look that fails for the disk's sake is made again a second later."""
@@ -97,11 +107,12 @@ class Scheduler:
             waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
             if next_due_ns is not None:
                 waits.append(asyncio.ensure_future(self._clock.wait_until(next_due_ns)))
-            self._idle.set()
+            self._sleeps_until_ns = NEVER_NS if next_due_ns is None else next_due_ns
+            self._asleep.set()
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._idle.clear()
+                self._asleep.clear()
                 for wait in waits:
                     wait.cancel()
         finally:

@@ -303,7 +303,9 @@ class ObjectOf(Validator):
     def _given(self, value: object, receiving: bool) -> dict[str, object]:
         if isinstance(value, dict):
             return value
-        if not receiving and self.row is not None and isinstance(value, self.row) and dataclasses.is_dataclass(value):
+        # A TypedDict is no class to be an instance of.
+        rows = not receiving and dataclasses.is_dataclass(self.row) and isinstance(value, self.row)
+        if rows and dataclasses.is_dataclass(value):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         raise self._no_match(value)
 
