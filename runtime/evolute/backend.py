@@ -18,7 +18,7 @@ from evolute import failpoints
 from evolute.clock import Clock, SystemClock
 from evolute.config import Config
 from evolute.database.database import Database
-from evolute.errors import DefinitionError
+from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer
 from evolute.execution.executor import Executor
@@ -76,14 +76,14 @@ class Backend:
         self._spawn(housekeeping.run(), None)
         return fault
 
-    async def watch(self, on_reload: Callable[[RegistryReport | DefinitionError], None]) -> None:
+    async def watch(self, on_reload: Callable[[RegistryReport | EvoluteError], None]) -> None:
         """Deploys the folder at every save, until cancelled; `on_reload` hears what came of it."""
         deploys: set[asyncio.Task[None]] = set()
 
         async def deploy() -> None:
             try:
                 on_reload(await self.deployer.deploy(self.config.functions_folder))
-            except DefinitionError as error:
+            except EvoluteError as error:
                 on_reload(error)
 
         assert self._watcher is not None, "only a backend in development watches"

@@ -39,9 +39,8 @@ def failpoint_from_environment() -> str | None:
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of a worker: the server's, with one hash seed for all workers and no byte code written.
+    """The environment of a worker: the server's, with one hash seed for all workers.
 
-    A query that returns `list(set(…))` must not differ from worker to worker, and a lazy import inside a mutation must
-    not look like a file opened for writing.
+    A query that returns `list(set(…))` must not differ from worker to worker.
     """
-    return {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONHASHSEED": "0"}

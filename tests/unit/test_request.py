@@ -58,7 +58,7 @@ def test_an_outcome_survives_the_channel() -> None:
 
 def test_a_call_is_a_key_and_nothing_of_it_is_left_out() -> None:
     assert {CALL: 1}[Call.from_wire(CALL.to_wire())] == 1
-    assert CALL != Call("messages:send", b'{"body":"hi"}', "mutation", public_only=False)
+    assert Call("messages:send", b'{"body":"hi"}', "mutation", public_only=False) != CALL
 
 
 def test_a_client_sees_the_error_in_development_and_only_the_request_id_in_production() -> None:

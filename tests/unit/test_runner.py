@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,7 +198,9 @@ def shout(ctx: QueryCtx) -> None:
     assert store.error("m:echo", "query", text="x" * 100) == (
         "Arguments for m:echo are too large (actual: 111 bytes, limit: 100 bytes; the setting is arguments_bytes_max)"
     )
-    assert "Function m:echo return value is too large (actual: 102 bytes" in store.error("m:echo", "query", text="x" * 50)
+    assert "Function m:echo return value is too large (actual: 102 bytes" in store.error(
+        "m:echo", "query", text="x" * 50
+    )
     text = store.error("m:shout", "query")
     assert len(text) == 200
     assert text.endswith("x (truncated due to length)")
@@ -417,20 +421,20 @@ def keep(ctx: MutationCtx) -> None:
     kept.update(ctx=ctx, rows=rows, query=ctx.db.query("notes"))
 """
     )
-    import functions.m  # type: ignore[import-not-found]
-
+    kept: dict[str, Any] = sys.modules["functions.m"].kept
     store.mutate("m:keep")
-    ctx = functions.m.kept["ctx"]
-    for use in (
+    ctx = kept["ctx"]
+    uses: list[Callable[[], object]] = [
         lambda: ctx.db.get("x"),
         lambda: ctx.db.insert("notes", {}),
         lambda: ctx.db.query("notes"),
         lambda: ctx.scheduler.run_after(1, "m:keep"),
         lambda: ctx.run_mutation("m:keep"),
         lambda: ctx.db.system.query("_scheduled_functions"),
-        lambda: next(functions.m.kept["rows"]),
-        lambda: functions.m.kept["query"].collect(),
-    ):
+        lambda: next(kept["rows"]),
+        lambda: kept["query"].collect(),
+    ]
+    for use in uses:
         with pytest.raises(ContextClosed, match="after its function returned"):
             use()
 
@@ -524,7 +528,10 @@ def job(ctx: QueryCtx, id: str) -> Any:
         ("run_at(-1, work)", "is before 1970"),
         ("run_at(datetime(2030, 1, 1), work)", "has no time zone"),
         ("run_at('tomorrow', work)", "`time` must be a datetime or milliseconds since 1970"),
-        ("run_after(0, 'm:look')", "look in module m is defined as a Query. Only Mutation and Action can be scheduled."),
+        (
+            "run_after(0, 'm:look')",
+            "look in module m is defined as a Query. Only Mutation and Action can be scheduled.",
+        ),
         ("run_after(0, 'x:y')", "Attempted to schedule function at nonexistent path: x"),
         ("run_after(0, 'm:none')", "no exported function none found in the file: m.py"),
         ("run_after(0, print)", "is not a function reference"),

@@ -29,8 +29,8 @@ def in_thread_pool() -> None:
 REFUSED: dict[str, Callable[[Path], object]] = {
     "a socket": lambda folder: socket.socket(),
     "a connection": lambda folder: socket.create_connection(("127.0.0.1", 1)),
-    "a file for writing": lambda folder: open(folder / "new", "w"),
-    "a file for appending": lambda folder: open(folder / "old", "a"),
+    "a file for writing": lambda folder: (folder / "new").open("w"),
+    "a file for appending": lambda folder: (folder / "old").open("a"),
     "a file to be written, by number": lambda folder: os.open(folder / "new", os.O_WRONLY | os.O_CREAT),
     "a file removed": lambda folder: os.remove(folder / "old"),
     "a folder made": lambda folder: os.mkdir(folder / "sub"),

@@ -45,6 +45,7 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         url = f"http://{config.host}:{listener.getsockname()[1]}"
         if config.development:
             backend.call_log.listen(show_call)
+        listener.listen()  # before the banner: who reads the address may connect at once
         show_banner(config, url, str(backend.data_folder.admin_key_path), backend.report)
         if fault is not None:
             show_reload(fault)

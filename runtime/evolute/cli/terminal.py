@@ -15,7 +15,7 @@ import click
 
 from evolute.clock import NS_PER_S
 from evolute.config import Config
-from evolute.errors import DefinitionError
+from evolute.errors import EvoluteError
 from evolute.execution.call_log import CallLogEntry
 from evolute.registry.registry import RegistryReport
 
@@ -40,10 +40,10 @@ def show_functions(report: RegistryReport) -> None:
         click.echo(click.wrap_text(", ".join(names) or "none", 110, f"  {plural:9}  ", " " * 13))
 
 
-def show_reload(result: RegistryReport | DefinitionError) -> None:
+def show_reload(result: RegistryReport | EvoluteError) -> None:
     """What a save led to: the new functions, or every fault and that the old code goes on serving."""
     now = datetime.now().strftime("%H:%M:%S")
-    if isinstance(result, DefinitionError):
+    if isinstance(result, EvoluteError):
         click.secho(f"{now}  the folder was not loaded; the old code keeps serving", fg="red", bold=True)
         _show_indented(str(result), fg="red")
     else:

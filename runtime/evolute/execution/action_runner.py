@@ -151,6 +151,7 @@ class ActionRunner:
         context = contextvars.copy_context()
         context.run(_running.set, action)
         task = asyncio.get_running_loop().create_task(code, context=context)
+        action.tasks.add(task)
         done, _ = await asyncio.wait({task}, timeout=self._limits.action_ms_max / 1000)
         if done:
             return _outcome_of(task, action)

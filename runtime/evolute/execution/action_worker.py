@@ -39,6 +39,7 @@ class ActionWorker:
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry, engine: Engine, limits: Limits) -> None:
         self._loop = loop
         self._limits = limits
+        self._package = registry.package
         self._runner = ActionRunner(registry, limits, SystemClock(), lambda: Snapshot(engine.reader()))
         self._watchdog = LoopWatchdog(loop, limits, lambda frame: interruptible(frame, registry.package))
         self._callback_ids = itertools.count(1)
@@ -87,7 +88,7 @@ class ActionWorker:
                 request, lambda operation, payload: self._ask(request.id, operation, payload)
             )
         except BaseException as error:
-            outcome = unanswerable(request, error)
+            outcome = unanswerable(request, error, self._package, self._limits)
         finally:
             self._watchdog.action_ended()
         self._send(outcome_frame(outcome, self._limits))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import marshal
-import traceback
 
 from evolute.database.read_set import ReadSet
 from evolute.errors import EvoluteError
-from evolute.execution.call_failure import INTERNAL_CODE, INTERNAL_TEXT
+from evolute.execution.call_failure import call_error
 from evolute.execution.channel import Frame
 from evolute.execution.request import CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.limits import Limits
@@ -56,13 +55,9 @@ def _without_value(result: CallResult, limits: Limits) -> CallResult:
     return dataclasses.replace(result, value=None, error=CallError(text, None, "LimitReached"), log_lines=())
 
 
-def unanswerable(request: FunctionRequest, error: BaseException) -> FunctionOutcome:
-    """The outcome of a request that the runtime itself could not run. A fault of ours is printed to stderr."""
-    if isinstance(error, EvoluteError):
-        failure = CallError(str(error), None, error.code)
-    else:
-        traceback.print_exception(error)
-        failure = CallError(INTERNAL_TEXT, None, INTERNAL_CODE)
+def unanswerable(request: FunctionRequest, error: BaseException, package: str, limits: Limits) -> FunctionOutcome:
+    """The outcome of a request that the runtime itself could not run."""
+    failure = call_error(error, package, limits)
     read_set = ReadSet()
     read_set.add_point(DEPLOYMENT)
     results = tuple(CallResult(None, failure, (), read_set) for _ in request.calls)

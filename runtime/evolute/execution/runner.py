@@ -44,6 +44,11 @@ class Runner:
         self.broken = False
         side_effects.install()
 
+    @property
+    def package(self) -> str:
+        """Whose frames errors show."""
+        return self._registry.package
+
     def run(self, request: FunctionRequest, snapshot: Snapshot) -> FunctionOutcome:
         """Runs queries or a mutation; the snapshot stays the caller's to close."""
         if request.kind == "queries":
@@ -114,7 +119,7 @@ class Runner:
             transaction.write_set()  # raises what poisoned the transaction, if the function swallowed it
         except BaseException as failure:
             self.broken = self.broken or clock.fired is not None or isinstance(failure, MemoryError)
-            value, error = None, call_error(clock.fired or failure, self._registry.package, limits)
+            value, error = None, call_error(clock.fired or failure, self.package, limits)
         return CallResult(value, error, lines.finish(), transaction.read_set, clock.user_ns, clock.total_ns)
 
     def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool) -> bytes:

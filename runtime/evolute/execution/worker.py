@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> NoReturn:
     # Ctrl-C and a service manager's TERM reach the whole group; only the server ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = True  # a lazy import in a mutation must not look like a file opened for writing
     sys.stdout = sys.stderr
     sock = socket.socket(fileno=channel_fd)
     try:
@@ -121,7 +121,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
         for frame in channel.recv():
             match frame[0]:
                 case "request":
-                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]))
+                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits)
                     channel.send([outcome_frame(outcome, limits)])
                     if outcome.exiting:
                         return
@@ -131,13 +131,13 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     pass  # "cancel" and "ping" are for actions.
 
 
-def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest) -> FunctionOutcome:
+def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves."""
     try:
         with Snapshot(engine.reader()) as snapshot:
             return runner.run(request, snapshot)
     except BaseException as error:
-        return unanswerable(request, error)
+        return unanswerable(request, error, runner.package, limits)
 
 
 if __name__ == "__main__":

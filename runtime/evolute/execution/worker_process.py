@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from evolute.clock import monotonic_ns
 from evolute.config import worker_environment
-from evolute.errors import DefinitionError, LimitReached, WorkerDied
+from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
@@ -100,7 +100,7 @@ class WorkerProcess:
     async def start(self, deployment: Sources, data_path: str) -> Any:
         """Starts the process, loads the deployment, returns the worker's report.
 
-        Raises DefinitionError with every fault of the folder, or WorkerDied if the process ended or was too slow.
+        Raises DefinitionError with every fault of the folder, also if the process ended or was too slow.
         """
         loop = asyncio.get_running_loop()
         self._loaded = loop.create_future()
@@ -138,7 +138,7 @@ class WorkerProcess:
                 report = await self._loaded
         except TimeoutError:
             self.kill("it did not load the functions within worker_start_ms_max")
-            raise WorkerDied(
+            raise DefinitionError(
                 f"A worker did not load the functions within {self._limits.worker_start_ms_max} ms; "
                 "the setting is worker_start_ms_max. Does a module do long work when it is imported?"
             ) from None
@@ -246,7 +246,7 @@ class WorkerProcess:
         if self._watchdog is not None:
             self._watchdog.cancel()
         self.kill(str(fault) if fault is not None else "it closed its channel")
-        self._settle_loaded(None, WorkerDied("A worker process ended while it loaded the functions"))
+        self._settle_loaded(None, DefinitionError("A worker process ended while it loaded the functions"))
         self._on_gone(self)
 
     # --- Limits ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,105 @@
+"""What all benchmarks share: a server of their own, what its processes use, percentiles, and the table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.end_to_end.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+LEDGER = Path(__file__).parent / "ledger"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+MIB = 1024 * 1024
+
+Figures = dict[str, object]
+
+
+def arguments_of(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--workers", type=int, default=2, help="transaction workers")
+    parser.add_argument("--command", choices=("serve", "dev"), default="serve", help="how the server is started")
+    return parser
+
+
+@contextmanager
+def benchmark_server(options: argparse.Namespace, functions: Path = LEDGER) -> Iterator[ServerProcess]:
+    """A server on a data folder of its own, which goes with it."""
+    with tempfile.TemporaryDirectory(prefix="evolute-benchmark-") as folder:
+        command, workers = options.command, options.workers
+        with ServerProcess(functions, Path(folder) / "data", command=command, workers=workers) as server:
+            yield server
+            server.stop()
+
+
+def show(title: str, figures: Figures, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"benchmark": title, **figures}))
+        return
+    width = max(map(len, figures))
+    print(title)
+    for name, value in figures.items():
+        print(f"  {name:{width}}  {value:,.2f}" if isinstance(value, float) else f"  {name:{width}}  {value}")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of the values does not exceed."""
+    assert values, "there is nothing to take a percentile of"
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+# --- Processes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """Seconds of processor time since the start of each process: this one, the server, its workers together."""
+
+    client_s: float
+    server_s: float
+    workers_s: float
+
+    def figures_since(self, earlier: CpuTimes, elapsed_s: float) -> Figures:
+        """Shares of one processor; two processors are 200 %."""
+        return {
+            "CPU server %": round(100 * (self.server_s - earlier.server_s) / elapsed_s),
+            "CPU workers %": round(100 * (self.workers_s - earlier.workers_s) / elapsed_s),
+            "CPU client %": round(100 * (self.client_s - earlier.client_s) / elapsed_s),
+        }
+
+
+def cpu_times(server: ServerProcess) -> CpuTimes:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    workers_s = sum(_cpu_s(pid) for pid in server.children())
+    return CpuTimes(own.ru_utime + own.ru_stime, _cpu_s(server.process.pid), workers_s)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def private_mib(pid: int) -> float:
+    """RssAnon: memory that the process shares with nobody, the mapped store left out."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024 / MIB
+    raise RuntimeError(f"/proc/{pid}/status has no RssAnon")
+
+
+def memory_figures(server: ServerProcess) -> Figures:
+    """Of the server and of its largest worker."""
+    return {
+        "RssAnon server MiB": round(private_mib(server.process.pid), 1),
+        "RssAnon worker max MiB": round(max(map(private_mib, server.children())), 1),
+    }
