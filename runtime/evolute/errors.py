@@ -209,6 +209,12 @@ class SideEffectRefused(FunctionFault):
     code = "SideEffectRefused"
 
 
+class CalledFunctionFailed(FunctionFault):
+    """A function that an action called has failed. The message is the text of its error."""
+
+    code = "CalledFunctionFailed"
+
+
 class FunctionCrashed(FunctionFault):
     """The worker process died twice while it ran this call."""
 

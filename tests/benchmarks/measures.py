@@ -69,12 +69,16 @@ class CpuTimes:
     server_s: float
     workers_s: float
 
-    def figures_since(self, earlier: CpuTimes, elapsed_s: float) -> Figures:
-        """Shares of one processor; two processors are 200 %."""
+    def figures_since(self, earlier: CpuTimes, elapsed_s: float, operations: int) -> Figures:
+        """Shares of one processor (two are 200 %), and what one operation took of it on a machine that others use."""
+        server_s = self.server_s - earlier.server_s
+        workers_s = self.workers_s - earlier.workers_s
         return {
-            "CPU server %": round(100 * (self.server_s - earlier.server_s) / elapsed_s),
-            "CPU workers %": round(100 * (self.workers_s - earlier.workers_s) / elapsed_s),
+            "CPU server %": round(100 * server_s / elapsed_s),
+            "CPU workers %": round(100 * workers_s / elapsed_s),
             "CPU client %": round(100 * (self.client_s - earlier.client_s) / elapsed_s),
+            "server ms each": round(1000 * server_s / operations, 3),
+            "workers ms each": round(1000 * workers_s / operations, 3),
         }
 
 

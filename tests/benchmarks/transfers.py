@@ -148,7 +148,7 @@ def measure(server: ServerProcess, options: argparse.Namespace) -> Figures:
             count, done = len(transfers.latencies_ms) - done, len(transfers.latencies_ms)
             memory = ", ".join(f"{name} {value}" for name, value in memory_figures(server).items())
             print(f"  {elapsed_s:6.1f} s  {count} transfers  {memory}", flush=True)
-    cpu = cpu_times(server).figures_since(before, elapsed_s)
+    cpu = cpu_times(server).figures_since(before, elapsed_s, len(transfers.latencies_ms))
     latencies_ms = transfers.latencies_ms
     transfers.close()
     balances, expected = total(server.port, options.accounts), options.accounts * BALANCE

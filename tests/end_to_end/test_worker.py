@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,7 +114,8 @@ def test_an_endless_loop_is_stopped_with_the_line_that_ran(start: Start) -> None
 @pytest.mark.parametrize(
     "code",
     [
-        "while swallowed < 2:\n        try:\n            endless()\n        except BaseException:\n            swallowed += 1",
+        "while swallowed < 2:\n        try:\n            endless()\n        except BaseException:\n"
+        "            swallowed += 1",
         'for _ in iter(int, 1):\n        ctx.db.query("notes").first()',
         'ctx.db.insert("notes", {})\n    ctx.db.query("notes").filter(lambda note: endless()).first()',
         'ctx.db.insert("notes", {})\n    ctx.run_mutation(inner)',
@@ -261,6 +264,17 @@ def test_a_broken_folder_reports_every_traceback(tmp_path: Path) -> None:
     assert worker.wait() == 0
     worker.close()
     store.close()
+
+
+def test_what_a_transaction_worker_imports() -> None:
+    program = "import sys, evolute.execution.worker; print(*sys.modules)"
+    modules = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split())
+    assert "evolute.execution.runner" in modules
+    layers = {name.split(".")[1] for name in modules if name.startswith("evolute.")}
+    assert layers.isdisjoint({"server", "sync", "scheduler", "cli", "protocol", "backend", "testing"})
+    ours = {"committer", "write_log", "subscriptions", "database"}
+    assert modules.isdisjoint({f"evolute.database.{name}" for name in ours})
+    assert modules.isdisjoint({"asyncio", "ssl", "starlette", "uvicorn"})
 
 
 def test_a_transaction_worker_is_small(start: Start) -> None:

@@ -10,8 +10,8 @@ is the range from b up to but without d, timestamps are small numbers:
     close NAME                         the watch ends
     show                               every subscription that was made
 
-A block's outcome has a line for each listener that is told, and what `subscribe` and `show` find. With SCRIPTS_REWRITE=1
-in the environment the scripts take on what came.
+A block's outcome has a line for each listener that is told, and what `subscribe` and `show` find; `ok` if there is
+neither. With SCRIPTS_REWRITE=1 in the environment the scripts take on what came.
 """
 
 from __future__ import annotations

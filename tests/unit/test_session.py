@@ -254,9 +254,9 @@ class World:
                     raise AssertionError(other)
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_a_client_sees_one_consistent_history(seed: int) -> None:
-    world = World(seed)
+@pytest.mark.parametrize("interleaving", range(150))
+def test_a_client_sees_one_consistent_history(interleaving: int) -> None:
+    world = World(interleaving)
     for _ in range(200):
         world.step()
     world.settle()

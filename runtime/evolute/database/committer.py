@@ -3,18 +3,19 @@
 It is the only part that writes, and it works in two threads. The event loop decides and tells; one writer thread waits
 for the disk:
 
-    event loop    ─ a arrives ─ b arrives ──╮ ─ c arrives ─ d arrives ───╭─ publish a, b ─╮─ e arrives ─ ···
-                    validate    validate    │   validate    validate     │  answer        │
-                    append      append      │   append      append       │  invalidate    │
-                                            ▼ batch 1                    │  wake          ▼ batch 2
-    writer thread                           ╰─ put ─ commit ─ sync ──────╯                ╰─ put ─ commit ─ sync ─ ···
+    event loop    ─ a arrives ─ b arrives ─╮─ c arrives ─ d arrives ─╭─ publish a, b ─ e arrives ─ ···
+                    validate    validate   │  validate    validate   │  answer         validate
+                    append      append     │  append      append     │  invalidate     append
+                                           │                         │  wake
+    writer thread                          ╰─ put ─ commit ─ sync ───┴─ put ─ commit ─ sync ─ ···
+                                              batch 1: a, b             batch 2: c, d
 
 **Arrival.** A transaction is validated in the turn in which it arrives, against everything published *and pending*: a
 touch of its read set later than its `begin_ts` is a Conflict. If it passes, it gets the next timestamp and is pending:
 from that moment others lose against it. So validation order is timestamp order is write order, and the result is as if
 the transactions had run one after the other.
 
-**Batch.** While the disk syncs one batch, the next one forms: one sync for many commits. Their puts are merged in
+**Batch.** While the disk syncs one batch the next one forms: one sync for many commits. Their puts are merged in
 timestamp order into one storage write, together with LAST_TS.
 
 **Publication.** When a batch is durable, one event-loop turn publishes it in the log, tells those who committed,

@@ -4,12 +4,11 @@ A token is a read set and a timestamp at which what was read is known to be good
 once, of the first commit after that timestamp that touches the read set; until then the result is good at every
 timestamp that the log publishes, with nothing to be done for it:
 
-    token.ts      subscribe                                  broken_at
-       ├─────────────┼────────────────────────────────────────┤
-       │   the log   │     every publication stabs the        │  told, removed; a new run
-       │  is asked   │     interval map: not hit, still good   │  makes a new token
-       │             │                                        │
-       good at every published timestamp in [token.ts, broken_at)
+    token.ts        subscribe                                broken_at
+       ├───────────────┼────────────────────────────────────────┤
+       │  the log is   │  every publication stabs the interval  │  told and removed;
+       │  asked        │  map: not hit means still good         │  a new run makes a new token
+       ╰──── good at every published timestamp from here ───────╯ until here
 
 Everything here is synchronous and happens on the event loop's thread; publications come from the committer, in the
 order of their timestamps, in the turn in which they are published. So there is no moment between asking the log and

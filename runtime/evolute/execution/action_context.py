@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, NoReturn, TypeAlias
 
 from evolute.clock import NS_PER_MS, Clock
-from evolute.errors import ContextClosed, ConvexError, FunctionFault, LimitReached
+from evolute.errors import CalledFunctionFailed, ContextClosed, ConvexError, LimitReached
 from evolute.execution.arguments import encode_arguments
 from evolute.execution.context import ContextAuth, Reference, datetime_of
 from evolute.execution.invocation import check_depth, check_kind
@@ -30,12 +30,6 @@ from evolute.values.validators import Resolver
 
 # (operation, payload) -> (ok, payload); see `channel`.
 AskServer: TypeAlias = Callable[[str, Any], Awaitable[tuple[bool, Any]]]
-
-
-class CalledFunctionFailed(FunctionFault):
-    """A function that an action called has failed; the message is the text of its error."""
-
-    code = "CalledFunctionFailed"
 
 
 class ActionCalls:

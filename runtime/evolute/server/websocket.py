@@ -82,6 +82,7 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     """
 
     fragment_bytes: int
+    close_s: float
     _heard_at = 0.0
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -130,7 +131,7 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
@@ -162,4 +163,5 @@ def fragments_of(data: bytes, fragment_bytes: int) -> Iterator[tuple[memoryview,
 
 def sync_protocol(limits: Limits) -> type[SyncProtocol]:
     """The protocol class for a server with these limits; uvicorn makes the instances."""
-    return type("SyncProtocol", (SyncProtocol,), {"fragment_bytes": limits.frame_fragment_bytes})
+    settings = {"fragment_bytes": limits.frame_fragment_bytes, "close_s": limits.close_ms_max / 1000}
+    return type("SyncProtocol", (SyncProtocol,), settings)

@@ -10,6 +10,7 @@ nothing of the order of creation. One id has exactly one spelling.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
@@ -22,6 +23,7 @@ TABLE_NUMBER_MAX: Final = 2**32 - 1
 _FOOTER_BYTES: Final = 2
 _LENGTH_MIN, _LENGTH_MAX = 31, 37
 _VERSION: Final = 0
+_DECODED_MAX: Final = 4096
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
@@ -38,6 +40,7 @@ def encode_id(table_number: int, internal_id: bytes) -> str:
     return _encode_base32(body + (_fletcher16(body) ^ _VERSION).to_bytes(_FOOTER_BYTES, "little"))
 
 
+@lru_cache(maxsize=_DECODED_MAX)  # a call names the same few ids over and over, in its arguments, reads and writes
 def decode_id(text: str) -> tuple[int, bytes]:
     """The table number and the internal id. Raises InvalidId saying why `text` is not an id."""
     if not _LENGTH_MIN <= len(text) <= _LENGTH_MAX:

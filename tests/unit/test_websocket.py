@@ -1,0 +1,208 @@
+"""The websocket transport of a real server: fragments, closes, odd peers (protocol §1)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from evolute.limits import KIB, Limits
+from evolute.server.websocket import fragments_of
+from tests.unit.server_thread import ServerThread
+
+SESSION_ID = "f16a2aae-fe67-48a4-9eea-6efd82f2b3b9"
+CONNECT = {"type": "Connect", "sessionId": SESSION_ID, "connectionCount": 0, "lastCloseReason": None, "clientTs": 0}
+FRAGMENT_BYTES = 64 * KIB
+WAIT_S = 10
+
+FUNCTIONS = {
+    "m.py": """
+from evolute import MutationCtx, QueryCtx, mutation, query
+
+@query
+def large(ctx: QueryCtx, length: int) -> str:
+    return "ü" * length
+
+@query
+def count(ctx: QueryCtx) -> int:
+    return len(ctx.db.query("items").collect())
+
+@mutation
+def add(ctx: MutationCtx) -> int:
+    ctx.db.insert("items", {})
+    return 1
+""",
+    "schema.py": """
+from evolute import Document, define_schema, define_table
+
+class Item(Document):
+    pass
+
+schema = define_schema(items=define_table(Item))
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerThread]:
+    limits = Limits(
+        frame_fragment_bytes=FRAGMENT_BYTES,
+        message_bytes_max=4096 * KIB,
+        session_outgoing_bytes_max=4096 * KIB,
+        session_mutations_max=100_000,
+        close_ms_max=500,
+    )
+    with ServerThread(FUNCTIONS, limits) as server:
+        yield server
+
+
+def sync(server: ServerThread, path: str = "/api/sync") -> ClientConnection:
+    return connect(f"ws://{server.address}{path}", max_size=None, ping_interval=None)
+
+
+def say(client: ClientConnection, *messages: object) -> None:
+    for message in messages:
+        client.send(orjson.dumps(message).decode())
+
+
+def hear(client: ClientConnection) -> Any:
+    return orjson.loads(client.recv(timeout=WAIT_S))
+
+
+def add_query(path: str, arguments: object) -> object:
+    change = {"type": "Add", "queryId": 0, "udfPath": path, "args": [arguments]}
+    return {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [change]}
+
+
+MUTATION = {"type": "Mutation", "requestId": 0, "udfPath": "m:add", "args": [{}]}
+
+
+@pytest.mark.parametrize("path", ["/api/sync", "/api/1.48.0/sync", "//api/1.48.0/sync", "/api/no-version/sync"])
+def test_every_address_that_clients_dial(server: ServerThread, path: str) -> None:
+    """Trap 55 and §1.1: whatever the version says, it is served."""
+    with sync(server, path) as client:
+        say(client, CONNECT, MUTATION)
+        answer, transition = hear(client), hear(client)
+        assert answer["type"] == "MutationResponse"
+        assert answer["success"] is True
+        assert transition["endVersion"]["ts"] == answer["ts"]
+        assert isinstance(transition["clientClockSkew"], int)
+        assert isinstance(transition["serverTs"], int)
+
+
+def test_a_long_message_leaves_as_several_frames(server: ServerThread) -> None:
+    """Trap 12. None of them ends inside a character."""
+    with sync(server) as client:
+        say(client, CONNECT, add_query("m:large", {"length": 500_001}))
+        fragments = list(client.recv_streaming())
+        assert len(fragments) > 1_000_000 // FRAGMENT_BYTES
+        assert all(len(str(fragment).encode()) <= FRAGMENT_BYTES for fragment in fragments)
+        transition = orjson.loads("".join(map(str, fragments)))
+        assert transition["modifications"][0]["value"] == "ü" * 500_001
+
+
+@given(st.text(), st.integers(4, 20))
+def test_fragments_are_whole_text(text: str, fragment_bytes: int) -> None:
+    fragments = list(fragments_of(text.encode(), fragment_bytes))
+    assert "".join(bytes(fragment).decode() for fragment, _ in fragments) == text
+    assert all(0 < len(fragment) <= fragment_bytes for fragment, _ in fragments) or not text
+    assert [is_last for _, is_last in fragments] == [False] * (len(fragments) - 1) + [True]
+
+
+def test_violations_close_one_connection(server: ServerThread) -> None:
+    for broken in ("{", b"\x00", "[]"):
+        with sync(server) as client:
+            client.send(broken)
+            assert hear(client)["type"] == "FatalError"
+            assert hear_close(client) == (1000, "WSMessageInvalidJson")
+    with sync(server) as client:
+        assert hear_close(client, "x" * 5_000_000)[0] == 1009
+    assert_serves(server)
+
+
+def hear_close(client: ClientConnection, *last: str) -> tuple[int, str]:
+    """How the server closes, after `last` has been sent."""
+
+    def talk() -> None:
+        for text in last:
+            client.send(text)
+        hear(client)
+
+    with pytest.raises(ConnectionClosed) as closed:
+        talk()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def assert_serves(server: ServerThread) -> None:
+    with sync(server) as client:
+        say(client, CONNECT, MUTATION)
+        assert hear(client)["type"] == "MutationResponse"
+
+
+def test_a_refused_token_closes_without_a_code(server: ServerThread) -> None:
+    """Trap 16."""
+    with sync(server) as client:
+        say(client, CONNECT, {"type": "Authenticate", "baseVersion": 0, "tokenType": "Admin", "value": "x|wrong"})
+        refusal = hear(client)
+        assert (refusal["type"], refusal["baseVersion"], refusal["authUpdateAttempted"]) == ("AuthError", 0, True)
+        assert server.admin_key not in refusal["error"]
+        assert hear_close(client)[0] == 1005
+    with sync(server) as client:
+        token = {"type": "Authenticate", "baseVersion": 0, "tokenType": "Admin", "value": server.admin_key}
+        say(client, CONNECT, token)
+        assert hear(client)["endVersion"]["identity"] == 1
+
+
+def test_nothing_is_compressed(server: ServerThread) -> None:
+    with connect(f"ws://{server.address}/api/sync", compression="deflate") as client:
+        assert not client.protocol.extensions
+
+
+def test_a_peer_that_reads_nothing_is_cut_off(server: ServerThread) -> None:
+    """Its socket is reset: neither a close frame nor what waits before it can reach it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall(
+            b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        peer.recv(4096)
+        send_text(peer, orjson.dumps(CONNECT))
+        send_text(peer, orjson.dumps(add_query("m:large", {"length": 1_900_000})))
+        mutation = orjson.dumps({**MUTATION, "udfPath": "m:" + "x" * 900})
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            send_for_ever(peer, mutation)
+    assert_serves(server)
+
+
+def send_for_ever(peer: socket.socket, payload: bytes) -> None:
+    while True:
+        send_text(peer, payload)
+
+
+def send_text(peer: socket.socket, payload: bytes) -> None:
+    """One masked frame."""
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + struct.pack("!H", len(payload))
+    mask = os.urandom(4)
+    masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    peer.sendall(b"\x81" + length + mask + masked)
+
+
+def test_the_server_stops_while_clients_are_connected() -> None:
+    with ExitStack() as clients:
+        with ServerThread(FUNCTIONS) as server:
+            client = clients.enter_context(sync(server))
+            say(client, CONNECT, add_query("m:count", {}))
+            assert hear(client)["modifications"][0]["value"] == 0
+        assert hear_close(client)[0] == 1012
