@@ -33,6 +33,8 @@ class ConvexError(Exception):
     Raised in a mutation it rolls the mutation back. It passes unchanged through `ctx.run_*`, HTTP and websocket.
     """
 
+    data: object = None  # of a subclass that forgets to call __init__
+
     def __init__(self, data: object) -> None:
         super().__init__(data)
         self.data = data

@@ -516,6 +516,27 @@ def test_a_computation_ends_with_its_socket() -> None:
     run(test)
 
 
+def test_a_mutation_that_runs_at_the_shutdown_is_answered_to_its_end() -> None:
+    """PyPI's client would send it again, as another session, if the Transition did not come."""
+
+    async def test() -> None:
+        async with world() as made:
+            gate = made.runners.after["m:add"] = asyncio.Event()
+            client = made.connect(CONNECT, adds("m:list"), add(0, "last"))
+            await client.wait_for(lambda: client.view() == {0: []} and "m:add" in made.runners.runs)
+            draining = asyncio.get_running_loop().create_task(made.host.executor.drain(5_000))
+            await turns(5)
+            gate.set()
+            await client.wait_for_answers(1)
+            assert client.view() == {0: ["last"]}
+            await draining
+            client.say(add(1, "too late"))
+            await made.ended(client)
+            assert client.closed == (1013, "ShuttingDown")
+
+    run(test)
+
+
 def test_a_violation_is_told_and_the_others_are_served() -> None:
     async def test() -> None:
         async with world() as made:

@@ -91,7 +91,7 @@ def test_who_ran_the_old_code_conflicts(store: OpenStore) -> None:
     assert conflict.value.key == DEPLOYMENT
 
 
-# --- tables and indexes ------------------------------------------------------------------------------------------------
+# --- tables and indexes -----------------------------------------------------------------------------------------------
 
 
 def test_tables_of_the_schema_are_made_with_their_indexes(store: OpenStore) -> None:
@@ -127,7 +127,7 @@ def test_a_table_with_rows_takes_none_and_every_one_is_named(store: OpenStore) -
             transaction, SECOND, {"items": {"by_n": ["n", "m"], "by_x": ["x"]}, "others": {"by_y": ["y"]}}
         )
     changed, added, other = str(error.value).splitlines()
-    assert changed.startswith('The index "by_n" of the table "items" cannot be changed from [\'n\'] to [\'n\', \'m\']')
+    assert changed.startswith("The index \"by_n\" of the table \"items\" cannot be changed from ['n'] to ['n', 'm']")
     assert added.startswith('The index "by_x" on [\'x\'] cannot be added to the table "items", because the table has')
     assert other.startswith('The index "by_y" on [\'y\'] cannot be added to the table "others"')
     assert deployments.active(store.begin()) == "h1"

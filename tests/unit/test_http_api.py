@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from evolute.limits import Limits
-from tests.unit.server_thread import Reply, ServerThread
+from tests.server_thread import Reply, ServerThread
 
 FUNCTIONS = {
     "m.py": """

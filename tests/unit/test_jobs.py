@@ -83,7 +83,7 @@ def test_arguments_may_be_as_deep_as_values_are(store: OpenStore) -> None:
         assert row(store, job_id)["args"][0]["a"] == nested
 
 
-# --- which are due ---------------------------------------------------------------------------------------------------
+# --- which are due ----------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_due_in_order_of_time_then_of_scheduling(store: OpenStore) -> None:
@@ -120,7 +120,7 @@ def test_what_due_has_read_is_touched_by_an_earlier_job_and_not_by_a_later_one(s
     assert any(map(look.read_set.contains, earlier.write_set().touched))
 
 
-# --- states ------------------------------------------------------------------------------------------------------------
+# --- states -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_mutation_ends_its_job_in_its_own_transaction(store: OpenStore) -> None:
@@ -129,7 +129,9 @@ def test_a_mutation_ends_its_job_in_its_own_transaction(store: OpenStore) -> Non
     job = jobs.begin(transaction, job_id)
     assert job is not None
     assert job.in_progress
-    assert transaction.get(job_id, )["state"] == {"kind": "inProgress"}  # type: ignore[index]
+    assert transaction.get(
+        job_id,
+    )["state"] == {"kind": "inProgress"}  # type: ignore[index]
     assert row(store, job_id)["state"] == {"kind": "pending"}
     assert jobs.succeed(transaction, job_id, 12.5)
     store.commit(transaction)
@@ -172,7 +174,7 @@ def test_reading_jobs_does_not_use_up_the_functions_budget(store: OpenStore) -> 
     store.commit(transaction)
 
 
-# --- cancelling ------------------------------------------------------------------------------------------------------
+# --- cancelling -------------------------------------------------------------------------------------------------------
 
 
 def test_cancel(store: OpenStore) -> None:
@@ -207,7 +209,7 @@ def test_cancel_refuses_other_ids_and_the_job_itself(store: OpenStore) -> None:
     assert str(error.value) == (
         "Invalid scheduled function ID. The ID must be an ID on the '_scheduled_functions' table."
     )
-    with pytest.raises(InvalidId, match="Invalid argument `id` for `db.cancel_job`: Unable to decode ID: "):
+    with pytest.raises(InvalidId, match=r"Invalid argument `id` for `db\.cancel_job`: Unable to decode ID: "):
         jobs.cancel(transaction, "nonsense")
     with pytest.raises(InvalidSchedule, match="A mutation cannot cancel itself"):
         jobs.cancel(transaction, job_id, own_job=job_id)
@@ -227,7 +229,7 @@ def test_the_child_of_a_canceled_parent_is_canceled_from_the_start(store: OpenSt
     assert row(store, scheduled(store, parent_job=done))["state"] == {"kind": "pending"}
 
 
-# --- limits ----------------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 def test_one_mutation_schedules_at_most_1000_and_keeps_those(store: OpenStore) -> None:
@@ -255,7 +257,7 @@ def test_the_arguments_of_one_mutation_are_bounded_together(store: OpenStore) ->
     assert transaction.poisoned is None
 
 
-# --- retention ---------------------------------------------------------------------------------------------------------
+# --- retention --------------------------------------------------------------------------------------------------------
 
 
 def test_ended_jobs_are_purged_oldest_first_and_others_are_kept(store: OpenStore) -> None:

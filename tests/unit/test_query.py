@@ -58,7 +58,7 @@ def entry(transaction: Transaction, name: str, document_id: str) -> bytes:
     return definition.indexes[name].key_of(row, decode_id(document_id)[1])
 
 
-# --- rows --------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_plain_query_walks_the_table_in_order_of_creation(items: OpenStore) -> None:
@@ -163,7 +163,7 @@ def test_an_entry_without_its_document_is_corruption(items: OpenStore) -> None:
     items.run(lambda transaction: transaction.put_raw(key, encode(row)))
 
 
-# --- ranges --------------------------------------------------------------------------------------------------------------
+# --- ranges -----------------------------------------------------------------------------------------------------------
 
 N_VALUES: list[Any] = [UNDEFINED, None, Int64(5), -1, 4, 5, 6, True, "a", "a\0b", "ab"]
 
@@ -233,7 +233,7 @@ def test_keywords_that_python_reserves_and_nested_fields(items: OpenStore) -> No
     assert numbers(transaction.query("items").with_index("by_x", **{"place.x": 5})) == [3]
 
 
-ALREADY = "Already defined {} bound in index range. Can't add \"a\" {}."
+ALREADY = 'Already defined {} bound in index range. Can\'t add "a" {}.'
 
 
 @pytest.mark.parametrize(
@@ -297,21 +297,22 @@ def test_the_builder_is_used_once(items: OpenStore) -> None:
 def test_with_index_takes_a_function_or_keywords(items: OpenStore) -> None:
     nothing: Any = lambda q: None  # noqa: E731
     number: Any = 3
-    for use in (
+    uses: list[Callable[[Any], object]] = [
         lambda q: q.with_index("by_ab", lambda q: q, a=1),
         lambda q: q.with_index("by_ab", nothing),
         lambda q: q.with_index("by_ab", number),
         lambda q: q.with_index("by_ab", lambda q: q.eq(3, 1)),
         lambda q: q.order("asc").with_index("by_ab"),
         lambda q: q.with_index("by_ab").with_index("by_ab"),
-    ):
+    ]
+    for use in uses:
         transaction = items.begin()
         with pytest.raises(InvalidQuery):
             use(transaction.query("items"))
         assert isinstance(transaction.poisoned, InvalidQuery)
 
 
-# --- misuse --------------------------------------------------------------------------------------------------------------
+# --- misuse -----------------------------------------------------------------------------------------------------------
 
 
 def twice(use: Callable[[Any], object]) -> Callable[[Any], object]:
@@ -375,7 +376,7 @@ def test_a_query_has_at_most_256_operators(items: OpenStore) -> None:
         query.filter(bool)
 
 
-# --- the read set ----------------------------------------------------------------------------------------------------------
+# --- the read set -----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_taken_is_read_and_no_more(items: OpenStore) -> None:
@@ -438,7 +439,7 @@ def test_an_empty_interval_reads_nothing(items: OpenStore) -> None:
     assert transaction.read_set.ranges == []
 
 
-# --- own writes ------------------------------------------------------------------------------------------------------------
+# --- own writes -------------------------------------------------------------------------------------------------------
 
 
 def test_own_writes_are_merged_in_both_directions_through_every_index(items: OpenStore) -> None:

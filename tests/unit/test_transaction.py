@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NotRequired
 
@@ -55,7 +56,7 @@ def insert(store: OpenStore, table: str = "items", /, **fields: object) -> str:
     return store.run(lambda transaction: transaction.insert(table, fields))
 
 
-# --- documents -----------------------------------------------------------------------------------------------------
+# --- documents --------------------------------------------------------------------------------------------------------
 
 
 def test_an_inserted_document_is_read_back_by_itself_and_by_later_transactions(store: OpenStore) -> None:
@@ -121,7 +122,11 @@ def test_patch_is_shallow_and_unset_removes(store: OpenStore) -> None:
     store.run(lambda transaction: transaction.patch(document_id, {"b": {"x": 5}, "c": UNSET, "d": None}))
     row = store.begin().get(document_id)
     assert row is not None
-    assert {name: value for name, value in row.items() if not name.startswith("_")} == {"a": 1, "b": {"x": 5}, "d": None}
+    assert {name: value for name, value in row.items() if not name.startswith("_")} == {
+        "a": 1,
+        "b": {"x": 5},
+        "d": None,
+    }
 
 
 def test_replace_keeps_only_the_system_fields(store: OpenStore) -> None:
@@ -207,7 +212,7 @@ def test_documents_are_at_most_16_levels_deep(store: OpenStore) -> None:
 
 def test_fields_must_be_a_mapping(store: OpenStore) -> None:
     wrong: Any = ["a"]
-    with pytest.raises(InvalidValue, match="Invalid argument `value` for `db.insert`: expected a dict, but got list"):
+    with pytest.raises(InvalidValue, match=r"Invalid argument `value` for `db\.insert`: expected a dict, but got list"):
         store.begin().insert("items", wrong)
 
 
@@ -221,7 +226,7 @@ def test_normalize_id(store: OpenStore) -> None:
     assert transaction.normalize_id("items", "nonsense") is None
 
 
-# --- the write set ---------------------------------------------------------------------------------------------------
+# --- the write set ----------------------------------------------------------------------------------------------------
 
 
 def test_a_write_touches_the_index_entries_that_stay_as_they_are(store: OpenStore) -> None:
@@ -284,7 +289,7 @@ def test_the_commit_timestamp_is_stamped(store: OpenStore) -> None:
     assert row["at"] == Int64(commit_ts)
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_insert_makes_the_table_with_the_declared_indexes(store: OpenStore) -> None:
@@ -318,7 +323,7 @@ def test_the_number_of_tables_is_bounded(store: OpenStore) -> None:
     transaction = store.begin(limits=dataclasses.replace(LIMITS, tables_max=2))
     transaction.insert("a", {})
     transaction.insert("b", {})
-    with pytest.raises(LimitReached, match="Number of tables cannot exceed 2."):
+    with pytest.raises(LimitReached, match=r"Number of tables cannot exceed 2\."):
         transaction.insert("c", {})
 
 
@@ -334,7 +339,7 @@ def test_an_index_may_be_of_a_nested_field_and_of_any_value(store: OpenStore) ->
     assert [row["_id"] for row in store.begin().query("items").with_index("by_x")] == expected
 
 
-# --- the schema ------------------------------------------------------------------------------------------------------
+# --- the schema -------------------------------------------------------------------------------------------------------
 
 
 def test_writes_are_checked_against_the_schema(store: OpenStore) -> None:
@@ -380,7 +385,7 @@ def test_a_row_type_may_be_a_dataclass(store: OpenStore) -> None:
     assert (row["x"], row["y"]) == (1, 2)
 
 
-# --- limits and poison -------------------------------------------------------------------------------------------------
+# --- limits and poison ------------------------------------------------------------------------------------------------
 
 
 def written(limits: dict[str, int], store: OpenStore) -> Transaction:
@@ -456,7 +461,7 @@ def test_the_first_poison_is_the_one_that_is_raised(store: OpenStore) -> None:
         transaction.write_set()
 
 
-# --- nested mutations ------------------------------------------------------------------------------------------------
+# --- nested mutations -------------------------------------------------------------------------------------------------
 
 
 def test_a_rollback_undoes_writes_and_keeps_reads_creation_times_and_ids(store: OpenStore) -> None:
@@ -507,7 +512,7 @@ def test_a_rollback_takes_back_a_new_table(store: OpenStore) -> None:
     assert transaction.table_number("others") == 10_001
 
 
-# --- the end -----------------------------------------------------------------------------------------------------------
+# --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def test_after_close_every_use_raises(store: OpenStore) -> None:
@@ -517,7 +522,7 @@ def test_after_close_every_use_raises(store: OpenStore) -> None:
     query, rows = transaction.query("items"), iter(transaction.query("items"))
     next(rows)
     transaction.close()
-    uses = [
+    uses: list[Callable[[], object]] = [
         lambda: transaction.get(document_id),
         lambda: transaction.insert("items", {}),
         lambda: transaction.patch(document_id, {}),

@@ -18,12 +18,16 @@ from websockets.sync.client import ClientConnection, connect
 
 from evolute.limits import KIB, Limits
 from evolute.server.websocket import fragments_of
-from tests.unit.server_thread import ServerThread
+from tests.server_thread import ServerThread
 
 SESSION_ID = "f16a2aae-fe67-48a4-9eea-6efd82f2b3b9"
 CONNECT = {"type": "Connect", "sessionId": SESSION_ID, "connectionCount": 0, "lastCloseReason": None, "clientTs": 0}
 FRAGMENT_BYTES = 64 * KIB
 WAIT_S = 10
+HANDSHAKE = (
+    b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 FUNCTIONS = {
     "m.py": """
@@ -58,8 +62,7 @@ def server() -> Iterator[ServerThread]:
     limits = Limits(
         frame_fragment_bytes=FRAGMENT_BYTES,
         message_bytes_max=4096 * KIB,
-        session_outgoing_bytes_max=4096 * KIB,
-        session_mutations_max=100_000,
+        session_outgoing_bytes_max=1024 * KIB,
         close_ms_max=500,
     )
     with ServerThread(FUNCTIONS, limits) as server:
@@ -79,9 +82,11 @@ def hear(client: ClientConnection) -> Any:
     return orjson.loads(client.recv(timeout=WAIT_S))
 
 
-def add_query(path: str, arguments: object) -> object:
-    change = {"type": "Add", "queryId": 0, "udfPath": path, "args": [arguments]}
-    return {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [change]}
+def add_queries(path: str, *arguments: object) -> object:
+    changes = [
+        {"type": "Add", "queryId": query_id, "udfPath": path, "args": [each]} for query_id, each in enumerate(arguments)
+    ]
+    return {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": changes}
 
 
 MUTATION = {"type": "Mutation", "requestId": 0, "udfPath": "m:add", "args": [{}]}
@@ -103,7 +108,7 @@ def test_every_address_that_clients_dial(server: ServerThread, path: str) -> Non
 def test_a_long_message_leaves_as_several_frames(server: ServerThread) -> None:
     """Trap 12. None of them ends inside a character."""
     with sync(server) as client:
-        say(client, CONNECT, add_query("m:large", {"length": 500_001}))
+        say(client, CONNECT, add_queries("m:large", {"length": 500_001}))
         fragments = list(client.recv_streaming())
         assert len(fragments) > 1_000_000 // FRAGMENT_BYTES
         assert all(len(str(fragment).encode()) <= FRAGMENT_BYTES for fragment in fragments)
@@ -171,16 +176,13 @@ def test_nothing_is_compressed(server: ServerThread) -> None:
 
 def test_a_peer_that_reads_nothing_is_cut_off(server: ServerThread) -> None:
     """Its socket is reset: neither a close frame nor what waits before it can reach it."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as peer:
+    with socket.socket() as peer:
+        peer.settimeout(WAIT_S)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer.sendall(
-            b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        peer.connect(("127.0.0.1", server.port))
+        peer.sendall(HANDSHAKE)
         peer.recv(4096)
-        send_text(peer, orjson.dumps(CONNECT))
-        send_text(peer, orjson.dumps(add_query("m:large", {"length": 1_900_000})))
-        mutation = orjson.dumps({**MUTATION, "udfPath": "m:" + "x" * 900})
+        mutation = orjson.dumps({**MUTATION, "udfPath": "no path " * 100})
         with pytest.raises(OSError, match=r"reset|pipe"):
             send_for_ever(peer, mutation)
     assert_serves(server)
@@ -203,6 +205,19 @@ def test_the_server_stops_while_clients_are_connected() -> None:
     with ExitStack() as clients:
         with ServerThread(FUNCTIONS) as server:
             client = clients.enter_context(sync(server))
-            say(client, CONNECT, add_query("m:count", {}))
+            say(client, CONNECT, add_queries("m:count", {}))
             assert hear(client)["modifications"][0]["value"] == 0
         assert hear_close(client)[0] == 1012
+
+
+def test_a_peer_that_says_nothing_is_cut_off() -> None:
+    """Not even pongs: it is gone, and nobody will say so."""
+    with ServerThread(FUNCTIONS, Limits(socket_silence_ms_max=200)) as server, socket.socket() as peer:
+        peer.settimeout(WAIT_S)
+        peer.connect(("127.0.0.1", server.port))
+        peer.sendall(HANDSHAKE)
+        heard = b""
+        while not heard.endswith(b"keepalive ping timeout"):
+            piece = peer.recv(4096)
+            assert piece, heard
+            heard += piece

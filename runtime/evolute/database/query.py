@@ -10,7 +10,6 @@ the read set. Each step gives a new query and uses the old one up. Rows that the
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
@@ -42,17 +41,6 @@ class QuerySource(Protocol):
     def poison(self, error: InvalidQuery) -> InvalidQuery: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What a query has been told so far. `index` None is a walk over the whole table."""
-
-    table: str
-    index: str | None = None
-    comparisons: Comparisons | None = None
-    order: Order | None = None
-    predicates: tuple[Predicate, ...] = ()
-
-
 class Query(Generic[D]):
     """The documents of one table, ascending by creation time unless told otherwise. Made by `Transaction.query`.
 
@@ -60,11 +48,15 @@ class Query(Generic[D]):
     transaction. IndexNotFound and NotUnique can be caught. Limits and ContextClosed are raised while reading.
     """
 
-    __slots__ = ("_plan", "_source", "_state")
+    __slots__ = ("_comparisons", "_index", "_order", "_predicates", "_source", "_state", "_table")
 
     def __init__(self, source: QuerySource, table: str) -> None:
         self._source = source
-        self._plan = _Plan(table)
+        self._table = table
+        self._index: str | None = None
+        self._comparisons: Comparisons | None = None
+        self._order: Order | None = None
+        self._predicates: tuple[Predicate, ...] = ()
         self._state: State = "building"
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -74,31 +66,36 @@ class Query(Generic[D]):
 
         `fn` says the same with a builder: `lambda q: q.eq("field", value).gt("next", bound)` (semantics D7).
         """
-        if self._plan != _Plan(self._plan.table):
+        if self._index is not None or self._order is not None or self._predicates:
             raise self._misused("`with_index` comes first, right after `query`, and once")
         try:
             comparisons = Comparisons(fn, fields)
         except InvalidQuery as error:
             raise self._source.poison(error) from None
-        return self._chained(replace(self._plan, index=name, comparisons=comparisons))
+        query = self._chained()
+        query._index, query._comparisons = name, comparisons
+        return query
 
     def order(self, order: Order, /) -> Query[D]:
         """Ascending ("asc") or descending ("desc") in the index's order."""
         if order not in ("asc", "desc"):
             raise self._misused(f'The order of a query is "asc" or "desc", got {order!r}')
-        if self._plan.order is not None:
+        if self._order is not None:
             raise self._misused("Queries may only specify order at most once")
-        return self._chained(replace(self._plan, order=order))
+        query = self._chained()
+        query._order = order
+        return query
 
     def filter(self, predicate: Callable[[D], object], /) -> Query[D]:
         """Those for which `predicate` is true. It runs row by row, after the index range."""
         if not callable(predicate):
             raise self._misused(f"`filter` takes a function of a document, got {predicate!r}")
-        predicates = (*self._plan.predicates, predicate)
         maximum = self._source.limits.query_operators_max
-        if len(predicates) > maximum:
+        if len(self._predicates) >= maximum:
             raise self._misused(f"Can't construct query with more than {maximum} operators")
-        return self._chained(replace(self._plan, predicates=predicates))
+        query = self._chained()
+        query._predicates = (*self._predicates, predicate)
+        return query
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -115,7 +112,7 @@ class Query(Generic[D]):
             return rows[0] if rows else None
         first, second = (cast("dict[str, str]", row)["_id"] for row in rows)
         raise NotUnique(
-            f"unique() query returned more than one result from table {self._plan.table}:\n [{first}, {second}, ...]"
+            f"unique() query returned more than one result from table {self._table}:\n [{first}, {second}, ...]"
         )
 
     def take(self, n: int, /) -> list[D]:
@@ -152,7 +149,7 @@ class Query(Generic[D]):
 
     def _rows(self) -> Generator[D, None, None]:
         try:
-            predicates = self._plan.predicates
+            predicates = self._predicates
             for row in self._documents():
                 if not predicates or all(predicate(row) for predicate in predicates):
                     yield cast(D, row)
@@ -160,38 +157,39 @@ class Query(Generic[D]):
             self._state = "closed"
 
     def _documents(self) -> Iterator[dict[str, Value]]:
-        plan = self._plan
-        definition = self._source.table(plan.table)
-        if definition is None and plan.index is None:
+        definition = self._source.table(self._table)
+        if definition is None and self._index is None:
             return iter(())
-        index = self._index(definition, plan.index or BY_CREATION_TIME)
+        index = self._index_entry(definition, self._index or BY_CREATION_TIME)
         try:
-            comparisons = plan.comparisons.on(index) if plan.comparisons is not None else []
-            start, end = key_range(plan.table, index, comparisons)
+            comparisons = self._comparisons.on(index) if self._comparisons is not None else []
+            start, end = key_range(self._table, index, comparisons)
         except InvalidQuery as error:
             raise self._source.poison(error) from None
         if definition is None:
             return iter(())
-        return self._source.scan(definition.number, start, end, reverse=plan.order == "desc")
+        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
 
-    def _index(self, definition: TableDefinition | None, name: str) -> IndexEntry:
+    def _index_entry(self, definition: TableDefinition | None, name: str) -> IndexEntry:
         if definition is not None:
             index = definition.indexes.get(name)
         else:
-            declared = self._source.declared_index(self._plan.table, name)
+            declared = self._source.declared_index(self._table, name)
             index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields) if declared is not None else None
         if index is None:
-            raise IndexNotFound(f"Index {self._plan.table}.{name} not found.")
+            raise IndexNotFound(f"Index {self._table}.{name} not found.")
         return index
 
     # --- states ------------------------------------------------------------------------------------------------------
 
-    def _chained(self, plan: _Plan) -> Query[D]:
+    def _chained(self) -> Query[D]:
+        """A copy to take one more step; this one is used up."""
         if self._state != "building":
             raise self._misused("A query can only be chained once and can't be chained after iteration begins.")
         self._state = "chained"
-        query: Query[D] = Query(self._source, plan.table)
-        query._plan = plan
+        query: Query[D] = Query(self._source, self._table)
+        query._index, query._comparisons = self._index, self._comparisons
+        query._order, query._predicates = self._order, self._predicates
         return query
 
     def _misused(self, message: str) -> InvalidQuery:

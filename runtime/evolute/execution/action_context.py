@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from random import Random
+from threading import get_ident
 from typing import Any, NoReturn, TypeAlias
 
 from evolute.clock import NS_PER_MS, Clock
@@ -25,6 +26,7 @@ from evolute.execution.scheduling import Due, due_after, due_at, target_of
 from evolute.execution.scope import RETURNED
 from evolute.limits import Limits
 from evolute.registry.registry import Registry
+from evolute.system import jobs
 from evolute.values import wire_codec
 from evolute.values.validators import Resolver
 
@@ -42,6 +44,7 @@ class ActionCalls:
         self.call = call
         self._ask = ask
         self._open = True
+        self._thread = get_ident()
         self._running: Counter[str] = Counter()
 
     def close(self) -> list[str]:
@@ -53,6 +56,11 @@ class ActionCalls:
         """The server's answer. Raises what the other function raised, ContextClosed, LimitReached."""
         if not self._open:
             raise ContextClosed(RETURNED)
+        if get_ident() != self._thread:
+            raise ContextClosed(
+                "`ctx` of an action was used by another thread than the one of its event loop. Await it in the action, "
+                "or hand it over with asyncio.run_coroutine_threadsafe."
+            )
         if self._running.total() >= self.limits.action_calls_max:
             raise LimitReached(
                 f"Too many calls of `ctx` run side by side in one action (limit: {self.limits.action_calls_max}; "
@@ -148,6 +156,7 @@ class ActionContextScheduler:
         return await self._schedule(due, function, args, kwargs)
 
     async def cancel(self, id: str, /) -> None:
+        jobs.check_job_id(id)
         await self._calls.ask("cancel", id)
 
     async def _schedule(

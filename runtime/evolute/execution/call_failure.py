@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from evolute.errors import ConvexError, EvoluteError, InvalidValue, TimeLimit
-from evolute.execution.function_log import TRUNCATED, cut
+from evolute.execution.function_log import TRUNCATED, cut, printable
 from evolute.execution.request import CallError
 from evolute.limits import MIB, Limits
 from evolute.values import wire_codec
@@ -34,6 +34,9 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
     stderr, and the call says only that it failed.
     """
     frames = list(_user_frames(error.__traceback__, package))
+    if not frames and error.__cause__ is not None:
+        # What Python makes of a StopIteration that leaves a coroutine has lost the coroutine's frame.
+        frames = list(_user_frames(error.__cause__.__traceback__, package))
     if not frames and not isinstance(error, (EvoluteError, ConvexError, TimeLimit, MemoryError)):
         sys.__excepthook__(type(error), error, error.__traceback__)
         return CallError(INTERNAL_TEXT, None, INTERNAL_CODE)
@@ -47,9 +50,9 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
         else:
             text = error.data if isinstance(error.data, str) else data.decode()
             head = f"Uncaught ConvexError: {text}"
-    lines = [head, *getattr(error, "__notes__", ()), *_shown(frames)]
+    lines = [head, *_notes(error), *_shown(frames)]
     code = error.code if isinstance(error, EvoluteError) else "FunctionFault"
-    return CallError(cut("\n".join(map(str, lines)), limits.error_bytes_max, TRUNCATED), data, code)
+    return CallError(cut(printable("\n".join(lines)), limits.error_bytes_max, TRUNCATED), data, code)
 
 
 def _head(error: BaseException, *, uncaught: bool, limits: Limits) -> str:
@@ -70,6 +73,13 @@ def _text(value: object, render: Callable[[object], str] = str) -> str:
         return render(value)
     except BaseException as error:
         return f"<{type(value).__name__}; its text cannot be made: {type(error).__name__}>"
+
+
+def _notes(error: BaseException) -> Iterator[str]:
+    """What `add_note` added; anybody may have put anything there."""
+    notes: object = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        yield from map(_text, notes)
 
 
 def is_user_frame(frame: FrameType, package: str) -> bool:

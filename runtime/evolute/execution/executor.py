@@ -15,6 +15,8 @@ for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from evolute.errors import (
     FunctionCrashed,
     FunctionNotFound,
     FunctionTimedOut,
+    LimitReached,
     OutOfRetention,
     ShuttingDown,
     WorkerDied,
@@ -57,6 +60,8 @@ from evolute.storage.keyspace import DEPLOYMENT
 from evolute.values.function_path import missing_text
 
 T = TypeVar("T")
+
+logger = logging.getLogger("evolute.executor")
 
 _REFUSALS_MAX = 1000
 OnCommit = Callable[[int], None]
@@ -139,8 +144,11 @@ class Executor:
     async def queries_at(
         self, stale: list[Call], held: list[QueryResult], *, at_least_ts: int
     ) -> tuple[int, dict[Call, QueryResult]]:
-        """A session's queries at one timestamp; see `QueryCache.results_at`."""
-        with self._admitted():
+        """A session's queries at one timestamp; see `QueryCache.results_at`.
+
+        Also while the executor drains: a mutation is over for its client only with the Transition that follows it.
+        """
+        with self._admitted(always=True):
             return await self.query_cache.results_at(stale, held, at_least_ts=at_least_ts)
 
     async def mutate(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
@@ -166,7 +174,7 @@ class Executor:
             started_ns = self._clock.now_ns()
             try:
                 ran = await self._run_action(call, nested=nested)
-            except (FunctionTimedOut, FunctionCrashed, WorkerDied) as error:
+            except (FunctionTimedOut, FunctionCrashed, LimitReached, WorkerDied) as error:
                 outcome = self.failed(error)
             else:
                 result = ran.results[0]
@@ -215,6 +223,11 @@ class Executor:
             return SystemRun(run.value, ts, run.read_set)
 
     # --- Life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether calls are refused, because the server is shutting down."""
+        return self._closing
 
     async def drain(self, timeout_ms: int) -> None:
         """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`."""
@@ -279,7 +292,7 @@ class Executor:
     async def _attempt_mutation(self, call: Call, urgent: bool) -> _Attempt[Outcome]:
         try:
             ran = await self._run("mutation", (call,), urgent=urgent)
-        except (FunctionTimedOut, FunctionCrashed) as error:
+        except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
             outcome = self.failed(error)
             return _Attempt(outcome, outcome.ts, ReadSet(), None)
         if ran.refused == JOB_CHANGED:
@@ -293,6 +306,8 @@ class Executor:
         """One run, on a snapshot that the log has published and with the code that belongs to it."""
         for _ in range(_REFUSALS_MAX):
             outcome = await self._runners.run(kind, calls, urgent=urgent)
+            if outcome.begin_ts == 0:  # the worker could not even open a snapshot
+                outcome = dataclasses.replace(outcome, begin_ts=self._database.log.published_ts)
             await self._database.log.wait_published(outcome.begin_ts)
             if outcome.refused != WRONG_DEPLOYMENT:
                 return outcome
@@ -319,15 +334,16 @@ class Executor:
         try:
             ran = await self._run("queries", calls)
             return QueryBatch(ran.begin_ts, ran.results)
-        except (FunctionTimedOut, FunctionCrashed) as error:
-            if len(calls) == 1:
-                return QueryBatch(self._database.log.published_ts, (self._crashed(error),))
+        except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
+            failure = error
         killers: dict[Call, CallResult] = {}
-        for call in calls:
+        for call in calls if len(calls) > 1 else ():
             try:
                 await self._run("queries", (call,))
-            except (FunctionTimedOut, FunctionCrashed) as error:
+            except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
                 killers[call] = self._crashed(error)
+        if not killers:  # it is one call, or what each of them can do alone they cannot do together
+            return QueryBatch(self._database.log.published_ts, (self._crashed(failure),) * len(calls))
         well = tuple(call for call in calls if call not in killers)
         batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())
         results = killers | dict(zip(well, batch.results, strict=True))
@@ -349,6 +365,10 @@ class Executor:
             return await answer_callback(self, self._limits, parent, operation, payload)
         except EvoluteError as error:
             return False, CallError(str(error), None, error.code).to_wire()
+        except Exception as error:
+            # The action waits for a reply; without one it would hang until its time limit.
+            logger.exception("unexpected error while %s asked for %s", parent.path, operation)
+            return False, CallError(f"{operation} failed unexpectedly: {type(error).__name__}").to_wire()
 
     def _log_call(self, call: Call, kind: str, started_ns: int, outcome: Outcome) -> None:
         duration_ms = (self._clock.now_ns() - started_ns) / NS_PER_MS

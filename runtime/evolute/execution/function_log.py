@@ -38,7 +38,7 @@ class LogLines:
         if len(self._lines) == self._lines_max - 1:
             self._lines.append(f"[ERROR] Log overflow (maximum {self._lines_max}). Remaining log lines omitted.")
             return
-        self._lines.append(cut(f"[{level}] {text}", self._line_bytes_max, TRUNCATED))
+        self._lines.append(cut(printable(f"[{level}] {text}"), self._line_bytes_max, TRUNCATED))
 
     def write(self, text: str) -> None:
         """Takes a piece of what is printed; a line is complete at its newline or at the end of the call."""
@@ -65,6 +65,11 @@ class LogLines:
         self.add("LOG", "".join(self._printed))
         self._printed.clear()
         self._printed_length = 0
+
+
+def printable(text: str) -> str:
+    """What functions print and raise may hold lone surrogates, which no terminal, store or client takes: `?` instead."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def cut(text: str, bytes_max: int, suffix: str) -> str:

@@ -121,10 +121,14 @@ class Pool:
     def activate(self, generation: Generation) -> None:
         """Switches to `generation` at once. Call in the turn in which its deployment's commit is published."""
         old, self._active = self._active, generation
+        self._generations.add(generation)  # it was forgotten if all of its workers have died since
         if old is not None and old is not generation:
             for worker in old.all_workers():
                 worker.retire()
-        for lane in self._sizes:
+            self._forget_if_empty(old)
+        for lane, size in self._sizes.items():
+            for _ in range(size - len(generation.workers[lane])):  # died since they were prepared
+                self._spawn(self._replace(generation, lane))
             self._dispatch(lane)
 
     async def discard(self, generation: Generation) -> None:
@@ -132,12 +136,12 @@ class Pool:
         self._generations.discard(generation)
         workers = generation.all_workers()
         for worker in workers:
-            worker.retired = True
+            worker.retired = worker.leaving = True
             worker.kill("its deployment is not wanted")
         await asyncio.gather(*(worker.wait_gone() for worker in workers))
 
     async def close(self) -> None:
-        """Ends every worker at once. Calls that still run fail with ShuttingDown."""
+        """Ends every worker at once. What still runs, waits or is prepared fails, calls with ShuttingDown."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
@@ -146,9 +150,12 @@ class Pool:
                 self._fail(queue.popleft(), ShuttingDown())
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
         for worker in workers:
-            worker.retired = True
+            worker.retired = worker.leaving = True
+            for pending in worker.pending.values():
+                self._fail(pending, ShuttingDown())
             worker.kill("the server is shutting down")
         await asyncio.gather(*(worker.wait_gone() for worker in workers))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for fd in (self._lifeline_read_fd, self._lifeline_write_fd):
             os.close(fd)
 
@@ -242,6 +249,8 @@ class Pool:
     # --- Births and deaths -----------------------------------------------------------------------------------------
 
     async def _start_worker(self, generation: Generation, lane: Lane) -> None:
+        if self._closing:
+            raise ShuttingDown
         worker = WorkerProcess(
             lane,
             self._limits,
@@ -259,30 +268,32 @@ class Pool:
         """Takes back what the dead worker had not answered, and starts another in its place."""
         generation.workers[worker.lane].remove(worker)
         unanswered, worker.pending = list(worker.pending.values()), {}
+        if self._closing:
+            return  # they have been told
         if worker.lane == "action":
             for pending in unanswered:
                 self._fail(pending, self._action_error(worker))
         else:
             self._take_back(worker, unanswered)
         self._reap(worker)
-        if self._closing:
-            return
+        self._forget_if_empty(generation)
+        if generation is self._active and worker.loaded:  # whoever was starting it starts another
+            self._spawn(self._replace(generation, worker.lane))
+        self._dispatch(worker.lane)
+
+    def _forget_if_empty(self, generation: Generation) -> None:
         if generation is not self._active and not generation.all_workers():
             self._generations.discard(generation)
-        if generation is self._active:
-            self._spawn(self._replace(generation, worker.lane))
-            self._dispatch(worker.lane)
 
     def _take_back(self, worker: WorkerProcess, unanswered: list[Pending]) -> None:
         """The first was running, unless the worker had said that it was leaving."""
-        if unanswered and not worker.retired:
+        if unanswered and not worker.leaving:
             running = unanswered[0]
-            running.deaths += 1
-            if worker.killed_because == "time limit":
+            if worker.overdue is None:
+                running.deaths += 1
+            if worker.overdue is running:
                 self._fail(running, FunctionTimedOut(self._time_limit_text(running)))
-            elif self._closing:
-                self._fail(running, ShuttingDown())
-            elif running.deaths >= 2 or len(running.calls) > 1:
+            elif running.deaths >= 2 or (running.deaths and len(running.calls) > 1):
                 self._fail(
                     running,
                     FunctionCrashed(
@@ -316,7 +327,7 @@ class Pool:
             await worker.wait_gone()
             self._on_worker_death()
 
-        if not worker.retired:
+        if not worker.leaving:
             self._deaths += 1
             logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
         self._spawn(reap())

@@ -139,12 +139,14 @@ class QueryCache:
             self._hits += 1
             return cached
         at_least_ts = self._log.published_ts
-        running = self._running.get(call)
-        if running is not None:
-            shared = (await asyncio.shield(running))[call]
+        while True:
+            # A run that began before this call may have missed a commit; one that began after it has not.
+            run = self._running.get(call)
+            if run is None or run.done():
+                run = self._start((call,))
+            shared = (await asyncio.shield(run))[call]
             if shared.good_at(max(at_least_ts, shared.begin_ts)):
                 return shared
-        return (await asyncio.shield(self._start((call,))))[call]
 
     async def results_at(
         self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int

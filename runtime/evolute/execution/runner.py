@@ -7,11 +7,13 @@ code touches the read set of everything that the old code computed.
 
 from __future__ import annotations
 
+import builtins
+
 from evolute.clock import NS_PER_MS
 from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
 from evolute.execution import side_effects
-from evolute.execution.call_failure import call_error
+from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
@@ -33,14 +35,16 @@ from evolute.system import deployments, jobs, sessions
 class Runner:
     """Runs queries and mutations of one deployment, one request at a time, on one thread.
 
-    `clock` limits the time of calls if it is installed. `broken` is true once a call has ended in a way that leaves the
-    process in doubt (a time limit, memory used up): the worker then ends after its answer.
+    `clock` is a worker's, and limits the time of calls if it is installed. `broken` is true once a call has ended in a
+    way that leaves the process in doubt (a time limit, memory used up, a fault of the runtime, other builtins than
+    before): the worker then ends after its answer.
     """
 
     def __init__(self, registry: Registry, limits: Limits, clock: CallClock | None = None) -> None:
         self._registry = registry
         self._limits = limits
         self._clock = clock or CallClock(limits)
+        self._builtins = None if clock is None else dict(vars(builtins))
         self.broken = False
         side_effects.install()
 
@@ -120,6 +124,7 @@ class Runner:
         except BaseException as failure:
             self.broken = self.broken or clock.fired is not None or isinstance(failure, MemoryError)
             value, error = None, call_error(clock.fired or failure, self.package, limits)
+            self.broken = self.broken or error.code == INTERNAL_CODE
         return CallResult(value, error, lines.finish(), transaction.read_set, clock.user_ns, clock.total_ns)
 
     def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool) -> bytes:
@@ -132,10 +137,17 @@ class Runner:
             with captured(lines), side_effects.refused():
                 value = Invocation(attempt).outermost()
         finally:
+            self._restore_builtins()
             clock.stop()
         if clock.fired is not None:
             raise clock.fired
         return value
+
+    def _restore_builtins(self) -> None:
+        """The runtime cannot even say what is wrong without `len`. A test's process may patch what it likes."""
+        if self._builtins is not None and vars(builtins) != self._builtins:
+            vars(builtins).update(self._builtins)
+            self.broken = True
 
     def _record_success(self, attempt: Attempt, value: bytes, log_lines: tuple[str, ...]) -> None:
         """The result of a session's mutation, or the end of a job, is part of its own transaction."""

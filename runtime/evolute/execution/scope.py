@@ -1,13 +1,16 @@
 """How long a context lives: from its function's first line to its last, on the thread that runs the function.
 
 Everything that `ctx` hands out (db, queries, scheduler) shares the scope of its function, and every use of it is inside
-`with scope`: it is refused once the function has returned, and its time is the runtime's and not the function's.
+`with scope`: it is refused once the function has returned, and its time is the runtime's and not the function's. If the
+stack or the memory gives out inside, what was being done is half done: then nothing of the call may be committed.
 """
 
 from __future__ import annotations
 
 from threading import get_ident
+from types import TracebackType
 
+from evolute.database.transaction import Transaction
 from evolute.errors import ContextClosed
 from evolute.execution.time_limits import CallClock
 
@@ -18,10 +21,11 @@ OTHER_THREAD = "`ctx` was used by another thread than the one that runs its func
 class Scope:
     """Raises ContextClosed on entering when the function has returned, TimeLimit when its time is up."""
 
-    __slots__ = ("_clock", "_open", "_thread")
+    __slots__ = ("_clock", "_open", "_thread", "_transaction")
 
-    def __init__(self, clock: CallClock) -> None:
+    def __init__(self, clock: CallClock, transaction: Transaction) -> None:
         self._clock = clock
+        self._transaction = transaction
         self._open = True
         self._thread = get_ident()
 
@@ -40,5 +44,9 @@ class Scope:
             raise ContextClosed(OTHER_THREAD)
         self._clock.enter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, (RecursionError, MemoryError)):
+            self._transaction.poison(error)
         self._clock.leave()

@@ -10,6 +10,7 @@ The transaction lane is a plain loop and imports no asyncio. A worker never writ
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import resource
@@ -41,6 +42,8 @@ THREAD_STACK_BYTES = 64 * 1024
 def main(arguments: list[str]) -> NoReturn:
     """Serves until the server ends it. Returns never: the process ends without running handlers of the user's code."""
     channel_fd, lifeline_fd = map(int, arguments)
+    for fd in (channel_fd, lifeline_fd):
+        os.set_inheritable(fd, False)  # what an action starts must not hold them open
     _watch_lifeline(lifeline_fd)
     # Ctrl-C and a service manager's TERM reach the whole group; only the server ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -72,9 +75,22 @@ def _watch_lifeline(fd: int) -> None:
         os.read(fd, 1)
         os._exit(0)
 
+    _let_the_kernel_watch(fd)
     before = threading.stack_size(THREAD_STACK_BYTES)
     threading.Thread(target=wait_for_end, daemon=True, name="lifeline").start()
     threading.stack_size(before)
+
+
+def _let_the_kernel_watch(fd: int) -> None:
+    """No thread gets its turn while C code keeps the interpreter's lock, so on Linux the pipe's end is a SIGKILL."""
+    try:
+        # The owner of a pipe's signals belongs to the open file, which all workers share: this is one of its own.
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
+    except (OSError, AttributeError):
+        return  # another system: the thread is what there is
 
 
 def _serve(sock: socket.socket) -> None:

@@ -10,16 +10,18 @@ A death is not an error of the process: the pool is told, and takes back what wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from evolute.clock import monotonic_ns
+from evolute.clock import NS_PER_MS, monotonic_ns
 from evolute.config import worker_environment
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
@@ -28,6 +30,9 @@ from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Re
 from evolute.limits import Limits
 
 Lane: TypeAlias = Literal["transaction", "action"]
+# When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
+LAST_WORDS_S = 0.2
+
 # An action's call back to the server: (its call, operation, payload) -> (ok, payload).
 Callbacks: TypeAlias = Callable[[Call, str, Any], Awaitable[tuple[bool, Any]]]
 
@@ -72,17 +77,22 @@ class WorkerProcess:
     ) -> None:
         self.lane = lane
         self.pending: dict[int, Pending] = {}
+        self.loaded = False  # it has been ready once
         self.ready = False
-        self.retired = False
+        self.retired = False  # it takes no more requests
+        self.leaving = False  # it holds none, and its end is expected
         self.gone = False
         self.killed_because: str | None = None
+        self.overdue: Pending | None = None  # the request that it was killed for
         self._limits = limits
         self._lifeline_fd = lifeline_fd
         self._on_outcome = on_outcome
         self._on_gone = on_gone
         self._channel: AsyncChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._loaded: asyncio.Future[Any] | None = None
+        self._exited = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._report: asyncio.Future[Any] | None = None
         self._head_since_ns = 0
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
@@ -102,51 +112,74 @@ class WorkerProcess:
 
         Raises DefinitionError with every fault of the folder, also if the process ended or was too slow.
         """
-        loop = asyncio.get_running_loop()
-        self._loaded = loop.create_future()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-P", "-m", "evolute.execution.worker"]
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(self._lifeline_fd)],
-                pass_fds=(theirs.fileno(), self._lifeline_fd),
-                stdin=subprocess.DEVNULL,
-                env=worker_environment(),
-            )
-        self._channel = await open_channel(
-            ours,
-            on_frame=self._on_frame,
-            on_closed=self._on_closed,
-            frame_bytes_max=self._limits.frame_bytes_max,
-        )
-        self._channel.send(
-            (
-                "load",
-                {
-                    "deployment": deployment.hash,
-                    "package": deployment.package,
-                    "root": deployment.root,
-                    "sources": dict(deployment.sources),
-                    "limits": dataclasses.asdict(self._limits),
-                    "data": data_path,
-                    "lane": self.lane,
-                },
-            )
-        )
         try:
-            async with asyncio.timeout(self._limits.worker_start_ms_max / 1000):
-                report = await self._loaded
+            await self._open()
+            report = await self._load(deployment, data_path)
         except TimeoutError:
-            self.kill("it did not load the functions within worker_start_ms_max")
+            self._give_up("it did not load the functions within worker_start_ms_max")
             raise DefinitionError(
                 f"A worker did not load the functions within {self._limits.worker_start_ms_max} ms; "
                 "the setting is worker_start_ms_max. Does a module do long work when it is imported?"
             ) from None
-        except asyncio.CancelledError:
-            self.kill("it is no longer wanted")
+        except BaseException:
+            self._give_up("it could not be started, or is no longer wanted")
             raise
-        self.ready = True
+        if self.gone:
+            raise DefinitionError("A worker process ended as soon as it had loaded the functions")
+        self.loaded = self.ready = True
+        if self.retired:
+            self.retire()
         return report
+
+    async def _open(self) -> None:
+        """Starts the process. Raises OSError; then there may be a process, but no channel to it."""
+        self._report = asyncio.get_running_loop().create_future()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = self._exec(theirs.fileno())
+            reaping = (self._process, asyncio.get_running_loop())
+            threading.Thread(target=self._reap, args=reaping, name="evolute-reaper", daemon=True).start()
+            self._channel = await open_channel(
+                ours,
+                on_frame=self._on_frame,
+                on_closed=self._on_closed,
+                frame_bytes_max=self._limits.frame_bytes_max,
+            )
+        except BaseException:
+            ours.close()
+            raise
+
+    def _exec(self, channel_fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "evolute.execution.worker", str(channel_fd), str(self._lifeline_fd)],
+            pass_fds=(channel_fd, self._lifeline_fd),
+            stdin=subprocess.DEVNULL,
+            env=worker_environment(),
+        )
+
+    async def _load(self, deployment: Sources, data_path: str) -> Any:
+        assert self._channel is not None
+        assert self._report is not None
+        payload = {
+            "deployment": deployment.hash,
+            "package": deployment.package,
+            "root": deployment.root,
+            "sources": dict(deployment.sources),
+            "limits": dataclasses.asdict(self._limits),
+            "data": data_path,
+            "lane": self.lane,
+        }
+        self._channel.send(("load", payload))
+        async with asyncio.timeout(self._limits.worker_start_ms_max / 1000):
+            return await self._report
+
+    def _give_up(self, because: str) -> None:
+        self.kill(because)
+        if self._report is not None:
+            self._report.cancel()
+        if self._channel is None:
+            self._on_closed(None)
 
     def submit(self, request_id: int, deployment: str, pending: Pending, now_ns: int, seed: bytes) -> None:
         """Sends the request. Its future is resolved here, or given back to the pool if the worker dies."""
@@ -173,7 +206,8 @@ class WorkerProcess:
     def retire(self) -> None:
         """Takes no more requests; the process ends when it has answered those it holds."""
         self.retired = True
-        if not self.pending and self._channel is not None:
+        if self.ready and not self.pending and not self.leaving and self._channel is not None:
+            self.leaving = True
             self._channel.send(("exit",))
 
     def kill(self, because: str) -> None:
@@ -184,9 +218,22 @@ class WorkerProcess:
             self._process.send_signal(signal.SIGKILL)
 
     async def wait_gone(self) -> None:
-        """Returns when the process has been reaped."""
+        """Returns when the process has been reaped and its channel is closed."""
         if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
+            await self._exited.wait()
+            await self._closed.wait()
+
+    def _reap(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        """Waits, on a thread of its own, for the end of the process."""
+        process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._on_exited, loop)
+
+    def _on_exited(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._exited.set()
+        if self._channel is not None and not self._channel.closed:
+            # A process that an action forked may hold the channel open for ever.
+            loop.call_later(LAST_WORDS_S, self._channel.abort)
 
     # --- What the worker says --------------------------------------------------------------------------------------
 
@@ -207,23 +254,24 @@ class WorkerProcess:
                 self.kill(f"it sent an unknown frame {name!r}")
 
     def _settle_loaded(self, report: Any, error: Exception | None) -> None:
-        if self._loaded is None or self._loaded.done():
+        if self._report is None or self._report.done():
             return
         if error is None:
-            self._loaded.set_result(report)
+            self._report.set_result(report)
         else:
-            self._loaded.set_exception(error)
+            self._report.set_exception(error)
 
     def _on_outcome_frame(self, outcome: FunctionOutcome) -> None:
         pending = self.pending.pop(outcome.id, None)
         self._head_since_ns = monotonic_ns()
         if outcome.exiting:
             self.retired = True
+            self.leaving = self.lane == "transaction"  # an action worker ends when the others have
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
         self._on_outcome(self)
-        if self.retired and not self.pending and not outcome.exiting and self._channel is not None:
-            self._channel.send(("exit",))
+        if self.retired:
+            self.retire()
 
     def _on_callback(self, request_id: int, callback_id: int, operation: str, payload: Any) -> None:
         pending = self.pending.get(request_id)
@@ -236,9 +284,9 @@ class WorkerProcess:
         task.add_done_callback(self._callback_tasks.discard)
 
     async def _answer(self, callback_id: int, answer: Awaitable[tuple[bool, Any]]) -> None:
+        assert self._channel is not None
         ok, payload = await answer
-        if self._channel is not None:
-            self._channel.send(("reply", callback_id, ok, payload))
+        self._channel.send(("reply", callback_id, ok, payload))
 
     def _on_closed(self, fault: Exception | None) -> None:
         self.gone = True
@@ -247,6 +295,7 @@ class WorkerProcess:
             self._watchdog.cancel()
         self.kill(str(fault) if fault is not None else "it closed its channel")
         self._settle_loaded(None, DefinitionError("A worker process ended while it loaded the functions"))
+        self._closed.set()
         self._on_gone(self)
 
     # --- Limits ----------------------------------------------------------------------------------------------------
@@ -268,6 +317,7 @@ class WorkerProcess:
         if self.lane == "transaction":
             head = next(iter(self.pending.values()))
             if now_ns - self._head_since_ns > self._allowed_ns(head):
+                self.overdue = head
                 self.kill("time limit")
         else:
             if any(now_ns - pending.sent_ns > self._allowed_ns(pending) for pending in self.pending.values()):
@@ -278,11 +328,11 @@ class WorkerProcess:
     def _allowed_ns(self, pending: Pending) -> int:
         limits = self._limits
         user_ms = {
-            "queries": limits.query_user_ms_max * len(pending.calls),
+            "queries": limits.query_user_ms_max,
             "mutation": limits.mutation_user_ms_max,
             "action": limits.action_ms_max,
         }[pending.kind]
-        return (user_ms + limits.system_ms_max + limits.kill_grace_ms) * 1_000_000
+        return ((user_ms + limits.system_ms_max) * len(pending.calls) + limits.kill_grace_ms) * NS_PER_MS
 
     def _ping(self) -> None:
         """A loop that answers none of six pings, sent every quarter of its limit, is not going to turn again."""

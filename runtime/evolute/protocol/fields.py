@@ -113,5 +113,8 @@ class Fields:
 
 def shown(tree: object) -> str:
     """The beginning of its JSON, for messages."""
-    text = orjson.dumps(tree).decode("utf-8")
+    try:
+        text = orjson.dumps(tree).decode("utf-8")
+    except orjson.JSONEncodeError:
+        return "what is too deep to be shown"  # orjson reads deeper trees than it writes
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"

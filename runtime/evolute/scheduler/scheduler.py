@@ -17,7 +17,7 @@ import logging
 from evolute import failpoints
 from evolute.clock import NS_PER_MS, Clock
 from evolute.database.subscriptions import Subscriptions, Token
-from evolute.errors import DiskFault, Retry
+from evolute.errors import DiskFault, Retry, ShuttingDown
 from evolute.execution.executor import Executor, JobChanged
 from evolute.execution.request import Call, Outcome
 from evolute.limits import Limits
@@ -28,6 +28,7 @@ logger = logging.getLogger("evolute.scheduler")
 
 INTERRUPTED = "Transient error while executing action"
 BACKOFF_MS_MIN = 100
+GATHER_S = 0.02
 NEVER_NS = 1 << 63
 
 
@@ -40,6 +41,7 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._backlog = False
         self._woken = asyncio.Event()
         self._asleep = asyncio.Event()
         self._sleeps_until_ns = NEVER_NS
@@ -65,13 +67,17 @@ class Scheduler:
                 return
 
     async def run(self) -> None:
-        """Runs until cancelled. A look that fails for the disk's sake is made again a second later."""
+        """Runs until cancelled. A look that fails is made again a second later: one bad row must not stop all jobs."""
         while True:
             try:
                 await self._look()
             except (DiskFault, Retry) as error:
                 logger.error("the scheduler could not read its jobs: %s", error)
-                await self._clock.wait_until(self._clock.now_ns() + 1000 * NS_PER_MS)
+            except Exception:
+                logger.exception("the scheduler could not read its jobs")
+            else:
+                continue
+            await self._clock.wait_until(self._clock.now_ns() + 1000 * NS_PER_MS)
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
@@ -82,10 +88,9 @@ class Scheduler:
     async def _look(self) -> None:
         """Starts what is due and for which there is room, then waits for a reason to look again."""
         self._woken.clear()
-        free = self._limits.jobs_running_max - len(self._running)
-        if free <= self._limits.jobs_running_max // 2 and self._running:
-            await self._woken.wait()
+        if self._backlog and not await self._wait_for_room():
             return
+        free = self._limits.jobs_running_max - len(self._running)
         now_ns = self._clock.now_ns()
         running = frozenset(self._running)
         look = await self._executor.run_system(
@@ -93,10 +98,24 @@ class Scheduler:
         )
         for job in look.value.jobs:
             self._start(job)
-        if len(look.value.jobs) >= free:
-            await self._woken.wait()
-            return
-        await self._wait(Token(look.read_set, look.ts), look.value.next_due_ns)
+        self._backlog = len(look.value.jobs) >= free
+        if not self._backlog:
+            await self._wait(Token(look.read_set, look.ts), look.value.next_due_ns)
+
+    async def _wait_for_room(self) -> bool:
+        """While more is due than may run: waits for half of the room, or for what is free when no job ends for a while.
+
+        So a look reads many jobs and not one, and a few long ones do not keep the others waiting. False: ask again.
+        """
+        running_max = self._limits.jobs_running_max
+        if len(self._running) <= running_max // 2:
+            return True
+        try:
+            async with asyncio.timeout(None if len(self._running) >= running_max else GATHER_S):
+                await self._woken.wait()
+        except TimeoutError:
+            return True
+        return False
 
     async def _wait(self, token: Token, next_due_ns: int | None) -> None:
         """Until the rows that were read are touched, a job ends, or the next one is due."""
@@ -134,7 +153,7 @@ class Scheduler:
             logger.error("job %s could not be run", job_id, exc_info=error)
 
     async def _run_job(self, job: Job) -> None:
-        """To its end; on transient errors again, ever slower. The row stays pending meanwhile."""
+        """To its end; on errors that are not the function's again, ever slower. The row stays pending meanwhile."""
         attempt = 0
         while True:
             try:
@@ -142,26 +161,37 @@ class Scheduler:
             except JobChanged:
                 return None
             except (DiskFault, Retry) as error:
-                attempt += 1
-                backoff_ms = min(BACKOFF_MS_MIN * 2**attempt, self._limits.job_backoff_ms_max)
-                logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, backoff_ms, error)
-                await self._clock.wait_until(self._clock.now_ns() + backoff_ms * NS_PER_MS)
+                reason = str(error)
+            except Exception as error:
+                logger.exception("job %s (%s) could not be run", job.id, job.path)
+                reason = type(error).__name__
+            attempt += 1
+            backoff_ms = self._backoff_ms(attempt)
+            logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, backoff_ms, reason)
+            await self._wait_ms(backoff_ms)
+
+    def _backoff_ms(self, attempt: int) -> int:
+        return min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
+
+    async def _wait_ms(self, duration_ms: int) -> None:
+        until_ns = self._clock.now_ns() + duration_ms * NS_PER_MS
+        while self._clock.now_ns() < until_ns:
+            await self._clock.wait_until(until_ns)
 
     async def _run_once(self, job: Job) -> None:
         function = self._executor.report.functions.get(job.path)
         if job.in_progress:
             await self._fail(job, INTERRUPTED)
         elif function is None:
-            await self._fail(job, f"Could not find function for '{job.path}'. It was removed after the job was scheduled.")
+            text = f"Could not find function for '{job.path}'. It was removed after the job was scheduled."
+            await self._fail(job, text)
         elif function.kind == "mutation":
             await self._run_mutation(job)
         elif function.kind == "action":
             await self._run_action(job)
         else:
-            await self._fail(
-                job,
-                f"Unsupported function type. {job.path} is defined as a query. Only mutations and actions can be scheduled.",
-            )
+            what = f"{job.path} is defined as a {function.kind}. Only mutations and actions can be scheduled."
+            await self._fail(job, f"Unsupported function type. {what}")
 
     async def _run_mutation(self, job: Job) -> None:
         call = Call(job.path, job.arguments, kind="mutation", public_only=False, job=job.id)
@@ -170,6 +200,8 @@ class Scheduler:
             await self._fail(job, outcome.error.message)
 
     async def _run_action(self, job: Job) -> None:
+        if self._executor.closing:
+            raise ShuttingDown  # it stays pending, for the next start
         marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
         if not marked.value:
             raise JobChanged
@@ -200,9 +232,8 @@ class Scheduler:
                 return
             except (DiskFault, Retry) as error:
                 attempt += 1
-                backoff_ms = min(BACKOFF_MS_MIN * 2**attempt, self._limits.job_backoff_ms_max)
                 logger.warning("the end of job %s could not be written: %s", job.id, error)
-                await self._clock.wait_until(self._clock.now_ns() + backoff_ms * NS_PER_MS)
+                await self._wait_ms(self._backoff_ms(attempt))
 
     async def _fail(self, job: Job, text: str) -> None:
         await self._executor.run_system(

@@ -25,8 +25,9 @@ from evolute.database.index_range import Range
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidSchedule, LimitReached
 from evolute.system.tables import BY_COMPLETED, BY_DUE, SCHEDULED, SCHEDULED_ARGUMENTS, SCHEDULED_NUMBER
+from evolute.values.display import display
 from evolute.values.document_id import decode_id
-from evolute.values.value import SYSTEM_FIELDS, UNSET, Int64, Value, size_of
+from evolute.values.value import SYSTEM_FIELDS, UNSET, Int64, Value, size_of, type_name
 from evolute.values.wire_codec import encode
 
 PENDING: Final = "pending"
@@ -97,15 +98,25 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
     """
     if own_job is not None and job_id == own_job:
         raise InvalidSchedule("A mutation cannot cancel itself")
+    check_job_id(job_id)
+    row = _row(transaction, job_id)
+    if row is not None and "_due" in row:
+        _end(transaction, job_id, {"kind": CANCELED}, transaction.now_ns / NS_PER_MS)
+
+
+def check_job_id(job_id: object) -> None:
+    """Raises InvalidId for what cannot be the id of a job."""
+    if not isinstance(job_id, str):
+        raise InvalidId(
+            f"Invalid argument `id` for `scheduler.cancel`, expected string but got '{type_name(job_id)}': "
+            f"{display(job_id)}"
+        )
     try:
         number, _ = decode_id(job_id)
     except InvalidId as error:
         raise InvalidId(f"Invalid argument `id` for `db.cancel_job`: {error}") from None
     if number != SCHEDULED_NUMBER:
         raise InvalidId(f"Invalid scheduled function ID. The ID must be an ID on the '{SCHEDULED}' table.")
-    row = _row(transaction, job_id)
-    if row is not None and "_due" in row:
-        _end(transaction, job_id, {"kind": CANCELED}, transaction.now_ns / NS_PER_MS)
 
 
 def _count(transaction: Transaction, arguments: Value) -> None:

@@ -173,6 +173,7 @@ _INSTEAD: Final = {
     "Unset": "it has a meaning only as a field given to patch",
     "CommitTs": "it has a meaning only as a field that is stored",
     "Query": "end it with .collect(), .take(n), .first() or .unique()",
+    "ContextQuery": "end it with .collect(), .take(n), .first() or .unique()",
 }
 
 

@@ -46,6 +46,7 @@ class ServerThread:
         functions = Path(self._folder.name) / "functions"
         functions.mkdir()
         for name, text in sources.items():
+            (functions / name).parent.mkdir(exist_ok=True)
             (functions / name).write_text(text)
         self.config = Config(
             functions,
