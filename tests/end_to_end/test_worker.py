@@ -68,13 +68,19 @@ def endless(ctx: QueryCtx) -> None:
     count = 0
     while True:
         count += 1
+
+@query
+def stuck_in_c(ctx: QueryCtx) -> None:
+    import itertools
+
+    all(itertools.repeat(True))
 """
 
 
 def test_mutations_come_back_as_write_sets_and_queries_see_their_commits(start: Start) -> None:
     store, worker = start(NOTES)
     _, report = worker.loaded
-    assert {function["path"] for function in report["functions"]} == {"m:add", "m:bodies", "m:endless"}
+    assert {function["path"] for function in report["functions"]} == {"m:add", "m:bodies", "m:endless", "m:stuck_in_c"}
     added = worker.run(store.request("mutation", call("m:add", "mutation", body="hi")))
     assert added.write_set
     assert added.results[0].log_lines == ("[LOG] adding hi",)
@@ -233,11 +239,13 @@ def large(ctx: QueryCtx, mib: int) -> str:
     assert outcome.results[2].read_set == outcome.results[1].read_set
 
 
-def test_a_worker_ends_when_its_server_is_gone_whatever_it_does(start: Start) -> None:
+@pytest.mark.parametrize("path", ["m:endless", "m:stuck_in_c"])
+def test_a_worker_ends_when_its_server_is_gone_whatever_it_does(start: Start, path: str) -> None:
     store, worker = start(NOTES)
-    worker.send("request", store.request("query", call("m:endless", "query")).to_wire())
+    worker.send("request", store.request("query", call(path, "query")).to_wire())
+    assert not worker.answers_within(0.1)
     worker.close_lifeline()
-    assert worker.wait() == 0
+    assert worker.wait() in (0, -signal.SIGKILL)
 
 
 def test_a_worker_ends_when_its_channel_is_closed(start: Start) -> None:

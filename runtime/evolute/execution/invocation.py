@@ -96,7 +96,7 @@ class Invocation:
         decoded = wire_codec.decode_canonical(arguments)
         assert isinstance(decoded, dict), "arguments are the JSON of an object"
         named = definition.bind(decoded, attempt.transaction)
-        scope = Scope(attempt.clock, attempt.transaction)
+        scope = Scope(attempt.clock, attempt.transaction.poison)
         context = (MutationContext if definition.kind == "mutation" else QueryContext)(attempt, self, scope, depth)
         try:
             returned = attempt.clock.user_code(definition.function.python, context, **named)

@@ -15,7 +15,7 @@ one snapshot. The batch only grows, so this ends, however fast commits arrive.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class QueryResult:
 
     __slots__ = (
         "_listeners",
-        "_on_idle",
+        "_on_hold",
         "_subscription",
         "begin_ts",
         "broken_at",
@@ -71,7 +71,7 @@ class QueryResult:
         self.encoded: bytes | None = None
         self._subscription: Subscription | None = None
         self._listeners: dict[Listener, None] = {}
-        self._on_idle: Callable[[QueryResult], None] | None = None
+        self._on_hold: Callable[[QueryResult], None] | None = None
 
     def good_at(self, ts: int) -> bool:
         return self.begin_ts <= ts and (self.broken_at is None or ts < self.broken_at)
@@ -83,12 +83,14 @@ class QueryResult:
     def hold(self, listener: Listener) -> None:
         """Keep the result live; `listener` is called once, synchronously, when it breaks. Look at `broken_at` first."""
         self._listeners[listener] = None
+        if self._on_hold is not None:
+            self._on_hold(self)
 
     def release(self, listener: Listener) -> None:
         """Undo `hold`. Releasing twice does nothing."""
         self._listeners.pop(listener, None)
-        if not self._listeners and self._on_idle is not None:
-            self._on_idle(self)
+        if self._on_hold is not None:
+            self._on_hold(self)
 
     @property
     def held(self) -> bool:
@@ -101,11 +103,11 @@ class QueryResult:
 
 @dataclass(frozen=True)
 class QueryCacheStatistics:
-    """`held` results are watched by at least one session; `bytes` counts answers and arguments."""
+    """`held` results are watched by at least one session; `idle_bytes` counts the answers and arguments of the rest."""
 
     results: int
     held: int
-    bytes: int
+    idle_bytes: int
     running: int
     hits: int
     runs: int
@@ -122,9 +124,13 @@ class QueryCache:
         self._subscriptions = subscriptions
         self._clock = clock
         self._limits = limits
-        self._live: OrderedDict[Call, QueryResult] = OrderedDict()
+        self._live: dict[Call, QueryResult] = {}
+        # The live results that nobody holds, the one used longest ago first; these are what the limit bounds.
+        self._idle: OrderedDict[Call, QueryResult] = OrderedDict()
+        self._idle_bytes = 0
+        # How many callers are choosing among results of a call, which they may be about to hold.
+        self._interested: Counter[Call] = Counter()
         self._running: dict[Call, asyncio.Task[dict[Call, QueryResult]]] = {}
-        self._bytes = 0
         self._hits = 0
         self._runs = 0
 
@@ -135,8 +141,7 @@ class QueryCache:
         """
         cached = self._live.get(call)
         if cached is not None and self._serves_one_shot(cached):
-            self._live.move_to_end(call)
-            self._hits += 1
+            self._use(cached)
             return cached
         at_least_ts = self._log.published_ts
         while True:
@@ -154,8 +159,22 @@ class QueryCache:
         """One timestamp T >= `at_least_ts` and the results of `stale` at it.
 
         Every result in `held` is good at T too; those that were not have been run again and are in the answer.
-        `at_least_ts` must be published. Raises what the run raises for faults that are not the functions' own.
+        `at_least_ts` must be published. The caller holds what it gets in the same turn of the event loop, or it may be
+        evicted. Raises what the run raises for faults that are not the functions' own.
         """
+        calls = {*stale, *(result.call for result in held)}
+        self._interested.update(calls)
+        try:
+            return await self._choose(stale, held, at_least_ts)
+        finally:
+            self._interested.subtract(calls)
+            for call in calls:
+                if not self._interested[call]:
+                    del self._interested[call]
+
+    async def _choose(
+        self, stale: Sequence[Call], held: Collection[QueryResult], at_least_ts: int
+    ) -> tuple[int, dict[Call, QueryResult]]:
         given = {result.call: result for result in held}
         chosen = given | await self._shared(stale)
         batch: dict[Call, None] = {}
@@ -168,15 +187,14 @@ class QueryCache:
     def discard(self, result: QueryResult) -> None:
         """Forgets the result, so that whoever asks next runs the query again; those who hold it keep it."""
         if self._live.get(result.call) is result:
-            del self._live[result.call]
-            self._bytes -= result.size_bytes
-            self._retire(result)
+            self._remove(result)
+            self._keep_or_drop(result)
 
     def statistics(self) -> QueryCacheStatistics:
         return QueryCacheStatistics(
             results=len(self._live),
             held=sum(result.held for result in self._live.values()),
-            bytes=self._bytes,
+            idle_bytes=self._idle_bytes,
             running=len(self._running),
             hits=self._hits,
             runs=self._runs,
@@ -188,7 +206,8 @@ class QueryCache:
             task.cancel()
         await asyncio.gather(*set(self._running.values()), return_exceptions=True)
         for result in list(self._live.values()):
-            self._drop(result)
+            self._remove(result)
+            self._unsubscribe(result)
 
     # --- Choosing -------------------------------------------------------------------------------------------------
 
@@ -203,8 +222,7 @@ class QueryCache:
         missing: dict[Call, None] = {}
         for call in stale:
             if (cached := self._live.get(call)) is not None:
-                self._live.move_to_end(call)
-                self._hits += 1
+                self._use(cached)
                 chosen[call] = cached
             elif (running := self._running.get(call)) is not None:
                 runs[running] = None
@@ -256,7 +274,9 @@ class QueryCache:
 
         def on_broken(commit_ts: int) -> None:
             result.broken_at = commit_ts
-            self._drop(result)
+            if self._live.get(result.call) is result:
+                self._remove(result)
+            self._unsubscribe(result)
             listeners, result._listeners = list(result._listeners), {}
             for listener in listeners:
                 listener()
@@ -266,35 +286,51 @@ class QueryCache:
             result.broken_at = subscription.broken_at
             return result
         result._subscription = subscription
-        result._on_idle = self._retire
-        earlier = self._live.pop(result.call, None)
+        result._on_hold = self._keep_or_drop
+        earlier = self._live.get(result.call)
         if earlier is not None:
-            self._bytes -= earlier.size_bytes
-            self._retire(earlier)
+            self._remove(earlier)
+            self._keep_or_drop(earlier)
         self._live[result.call] = result
-        self._bytes += result.size_bytes
-        self._evict()
+        self._keep_or_drop(result)
         return result
 
-    def _evict(self) -> None:
-        """Drops the results used longest ago that no session holds, until the rest fits."""
-        if self._bytes <= self._limits.query_cache_bytes_max:
-            return
-        for result in [result for result in self._live.values() if not result.held]:
-            if self._bytes <= self._limits.query_cache_bytes_max:
-                return
-            self._drop(result)
+    def _use(self, result: QueryResult) -> None:
+        self._hits += 1
+        if result.call in self._idle:
+            self._idle.move_to_end(result.call)
 
-    def _drop(self, result: QueryResult) -> None:
-        if self._live.get(result.call) is result:
-            del self._live[result.call]
-            self._bytes -= result.size_bytes
-        self._unsubscribe(result)
-
-    def _retire(self, result: QueryResult) -> None:
-        """A result that is neither held nor the live one of its call needs no subscription any more."""
-        if not result.held and self._live.get(result.call) is not result:
+    def _keep_or_drop(self, result: QueryResult) -> None:
+        """A result is kept while it is held, and while it is the live one of its call and there is room for it."""
+        is_live = self._live.get(result.call) is result
+        is_idle = is_live and self._idle.get(result.call) is result
+        if result.held and is_idle:
+            self._leave_idle(result)
+        elif not result.held and not is_live:
             self._unsubscribe(result)
+        elif not result.held and not is_idle:
+            self._idle[result.call] = result
+            self._idle_bytes += result.size_bytes
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drops the results used longest ago until the rest fits, but none that a caller may be about to hold."""
+        while self._idle_bytes > self._limits.query_cache_bytes_max:
+            result = next((result for call, result in self._idle.items() if call not in self._interested), None)
+            if result is None:
+                return
+            self._remove(result)
+            self._unsubscribe(result)
+
+    def _remove(self, result: QueryResult) -> None:
+        """It is no longer the live one of its call."""
+        del self._live[result.call]
+        if self._idle.get(result.call) is result:
+            self._leave_idle(result)
+
+    def _leave_idle(self, result: QueryResult) -> None:
+        del self._idle[result.call]
+        self._idle_bytes -= result.size_bytes
 
     def _unsubscribe(self, result: QueryResult) -> None:
         """Nobody will say when it breaks, so it is known good only up to what is published now."""

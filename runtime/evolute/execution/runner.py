@@ -12,6 +12,7 @@ import builtins
 from evolute.clock import NS_PER_MS
 from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
+from evolute.errors import FunctionFault
 from evolute.execution import side_effects
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.context import Attempt
@@ -137,17 +138,30 @@ class Runner:
             with captured(lines), side_effects.refused():
                 value = Invocation(attempt).outermost()
         finally:
-            self._restore_builtins()
+            changed = self._restore_builtins()
             clock.stop()
+            if changed:
+                raise FunctionFault(
+                    f"{attempt.call.path} changed Python's builtins ({', '.join(changed)}), "
+                    "which all functions of a worker share."
+                )
         if clock.fired is not None:
             raise clock.fired
         return value
 
-    def _restore_builtins(self) -> None:
-        """The runtime cannot even say what is wrong without `len`. A test's process may patch what it likes."""
-        if self._builtins is not None and vars(builtins) != self._builtins:
-            vars(builtins).update(self._builtins)
-            self.broken = True
+    def _restore_builtins(self) -> list[str]:
+        """The names of those that the function replaced or removed; names that it added stay, as imports do.
+
+        The runtime could not even say what is wrong without `len`. A test's process may patch what it likes.
+        """
+        saved, now = self._builtins, vars(builtins)
+        if saved is None or now == saved:
+            return []
+        changed = [name for name, value in saved.items() if name not in now or now[name] is not value]
+        now.update(saved)
+        saved.update(now)
+        self.broken = self.broken or changed != []
+        return changed
 
     def _record_success(self, attempt: Attempt, value: bytes, log_lines: tuple[str, ...]) -> None:
         """The result of a session's mutation, or the end of a job, is part of its own transaction."""

@@ -7,10 +7,10 @@ stack or the memory gives out inside, what was being done is half done: then not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import get_ident
 from types import TracebackType
 
-from evolute.database.transaction import Transaction
 from evolute.errors import ContextClosed
 from evolute.execution.time_limits import CallClock
 
@@ -19,13 +19,16 @@ OTHER_THREAD = "`ctx` was used by another thread than the one that runs its func
 
 
 class Scope:
-    """Raises ContextClosed on entering when the function has returned, TimeLimit when its time is up."""
+    """Raises ContextClosed on entering when the function has returned, TimeLimit when its time is up.
 
-    __slots__ = ("_clock", "_open", "_thread", "_transaction")
+    `poison` is told what has broken off a use of `ctx` in the middle.
+    """
 
-    def __init__(self, clock: CallClock, transaction: Transaction) -> None:
+    __slots__ = ("_clock", "_open", "_poison", "_thread")
+
+    def __init__(self, clock: CallClock, poison: Callable[[BaseException], object]) -> None:
         self._clock = clock
-        self._transaction = transaction
+        self._poison = poison
         self._open = True
         self._thread = get_ident()
 
@@ -48,5 +51,5 @@ class Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, (RecursionError, MemoryError)):
-            self._transaction.poison(error)
+            self._poison(error)
         self._clock.leave()
