@@ -108,7 +108,8 @@ def type_of(ctx: QueryCtx, value: Any) -> str:
 
 @query
 def unspeakable(ctx: QueryCtx, key: str) -> Any:
-    return {{"surrogate": "\\ud800", "dollar": "$x", "umlaut": "ä"}[key]: 1} if key != "text" else "\\ud800"
+    keys = {"surrogate": "\\ud800", "dollar": "$x", "umlaut": "ä"}
+    return {keys[key]: 1} if key in keys else "\\ud800"
 """
 
 FAULTS = """
@@ -124,6 +125,13 @@ def told(ctx: MutationCtx) -> None:
 def raised(ctx: MutationCtx) -> None:
     print("about to fail")
     raise ValueError("boom")
+
+@mutation
+def needs_a_message(ctx: MutationCtx) -> str:
+    row = ctx.db.query(Message).first()
+    if row is None:
+        raise ValueError("there is no message")
+    return row["body"]
 
 @query
 def asked(ctx: QueryCtx) -> None:

@@ -12,6 +12,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -48,7 +49,9 @@ class RawSession:
         self.answers: dict[int, Message] = {}
         self.version: Message = {"querySet": 0, "identity": 0, "ts": ZERO_TS}
         self._query_set = self._identity = self._queries = self._requests = 0
-        self._socket = connect("ws" + url.removeprefix("http") + path, max_size=None, compression=None, close_timeout=5)
+        address = "ws" + url.removeprefix("http") + path
+        self._stack = ExitStack()
+        self._socket = self._stack.enter_context(connect(address, max_size=None, compression=None, close_timeout=5))
         self.send("Connect", **{"sessionId": self.session, "connectionCount": 0, "clientTs": 0, **(opening or {})})
 
     # --- Saying ----------------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class RawSession:
             return (None, "") if end.rcvd is None else (end.rcvd.code, end.rcvd.reason)
 
     def close(self) -> None:
-        self._socket.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
