@@ -31,13 +31,13 @@ if TYPE_CHECKING:
         NonexistentDocument,
         NotUnique,
         Overloaded,
-        Retry,
         SideEffectRefused,
         SystemTableError,
         ValidationFailed,
         WrongKind,
     )
     from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
+    from evolute.registry.crons import Crons
     from evolute.registry.decorators import (
         action,
         internal_action,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         query,
     )
     from evolute.registry.definition import Function
+    from evolute.registry.job_options import JobOutcome, Pool, Retry
+    from evolute.values.cron_schedule import Schedule, cron, daily, hourly, interval, monthly, weekly
     from evolute.values.schema import define_schema, define_table
     from evolute.values.value import UNSET, Document, Id, Int64
 
@@ -56,6 +58,7 @@ __all__ = [
     "BadRequest",
     "ContextClosed",
     "ConvexError",
+    "Crons",
     "DefinitionError",
     "DiskFault",
     "Document",
@@ -70,35 +73,47 @@ __all__ = [
     "InvalidQuery",
     "InvalidSchedule",
     "InvalidValue",
+    "JobOutcome",
     "LimitReached",
     "MutationCtx",
     "NonexistentDocument",
     "NotUnique",
     "Overloaded",
+    "Pool",
     "QueryCtx",
     "Range",
     "Retry",
+    "Schedule",
     "SideEffectRefused",
     "SystemTableError",
     "ValidationFailed",
     "WrongKind",
     "action",
+    "cron",
+    "daily",
     "define_schema",
     "define_table",
+    "hourly",
     "internal_action",
     "internal_mutation",
     "internal_query",
+    "interval",
+    "monthly",
     "mutation",
     "query",
+    "weekly",
 ]
 
 # Where a name is looked for, from the lowest layer up, so that it is found where it is defined.
 _HOMES = (
+    "evolute.registry.job_options",  # first, because the errors have a branch that is called Retry too
     "evolute.errors",
     "evolute.values.value",
     "evolute.values.schema",
+    "evolute.values.cron_schedule",
     "evolute.registry.definition",
     "evolute.registry.contexts",
+    "evolute.registry.crons",
     "evolute.registry.decorators",
     "evolute.database.index_range",
 )

@@ -1,6 +1,6 @@
 """The composition root: everything is opened here in order, and closed in reverse.
 
-    data folder ► database ► pool ► executor ► deployer ► scheduler      (then `server.app` serves it)
+    data folder ► database ► pool ► executor ► deployer ► scheduler, crons      (then `server.app` serves it)
 
 There is one Backend in a server process. It runs on the event loop it was started on.
 """
@@ -25,6 +25,7 @@ from evolute.execution.executor import Executor
 from evolute.execution.pool import Pool
 from evolute.registry.registry import RegistryReport
 from evolute.registry.watcher import Watcher
+from evolute.scheduler.crons import CronLoop
 from evolute.scheduler.housekeeping import Housekeeping
 from evolute.scheduler.scheduler import Scheduler
 from evolute.storage.data_folder import DataFolder, open_data_folder
@@ -44,6 +45,7 @@ class Backend:
     executor: Executor
     deployer: Deployer
     scheduler: Scheduler
+    crons: CronLoop
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
@@ -72,6 +74,7 @@ class Backend:
             await self._stack.aclose()
             raise
         self._spawn(self.scheduler.run(), self.scheduler.close)
+        self._spawn(self.crons.run(), self.crons.close)
         housekeeping = Housekeeping(self.executor, self.clock, self.config.limits)
         self._spawn(housekeeping.run(), None)
         return fault
@@ -126,6 +129,7 @@ class Backend:
         self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)
         self.deployer = Deployer(self.pool, self.executor, limits)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
+        self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)
         await self.executor.run_system(tables.bootstrap)
 
     async def _deploy_first(self) -> DefinitionError | None:

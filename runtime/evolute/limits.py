@@ -48,8 +48,18 @@ class Limits:
     schedule_ms_max: int = 5 * 366 * 24 * 3600 * 1000
     jobs_running_max: int = 64
     job_retention_ms: int = 7 * 24 * 3600 * 1000
+    completed_jobs_max: int = 100_000
     job_backoff_ms_max: int = 60_000
     job_worker_deaths_max: int = 3
+
+    # Crons
+    crons_running_max: int = 8
+    cron_arguments_bytes_max: int = 1 * MIB
+    cron_splay_s_max: int = 0
+    cron_runs_kept_max: int = 5
+    cron_text_characters_max: int = 1000
+    cron_backoff_ms_min: int = 500
+    cron_backoff_ms_max: int = 15_000
 
     # Time of one call; user time leaves out what is spent inside `ctx`
     query_user_ms_max: int = 1000

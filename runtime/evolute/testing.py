@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,8 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from evolute.clock import NS_PER_S, ManualClock, random_bytes
 from evolute.database.database import Database
-from evolute.errors import ConvexError, EvoluteError
+from evolute.database.transaction import Transaction
+from evolute.errors import ConvexError, DefinitionError, EvoluteError
 from evolute.execution.action_runner import ActionRunner
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
@@ -38,12 +39,18 @@ from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Ki
 from evolute.execution.runner import Runner
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
+from evolute.registry.cron_loader import read_registrations
+from evolute.registry.crons import Crons
 from evolute.registry.definition import Function, FunctionDefinition, define
+from evolute.registry.job_options import Pool
 from evolute.registry.loader import Deployment, load, read_folder
 from evolute.registry.registry import Registry, RegistryReport
+from evolute.scheduler.crons import CronLoop
 from evolute.scheduler.scheduler import Scheduler
+from evolute.system import crons as cron_table
 from evolute.system import deployments, tables
 from evolute.values import wire_codec
+from evolute.values.cron_schedule import load_libraries
 from evolute.values.schema import Schema, define_schema
 from evolute.values.value import Value
 
@@ -95,7 +102,13 @@ class LocalRunners:
         async def answer(operation: str, payload: Any) -> tuple[bool, Any]:
             return await callbacks(call, operation, payload)
 
-        return await self._action_runner.run_action(request, answer)
+        running = asyncio.get_running_loop().create_task(self._action_runner.run_action(request, answer))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._action_runner.cancel(request.id)
+            await asyncio.wait({running})
+            raise
 
     def _runner(self) -> Runner:
         """Each thread has its own, as each worker process has: a runner does one thing at a time."""
@@ -113,7 +126,7 @@ class LocalRunners:
 
 
 class LocalBackend:
-    """A backend for one test. Give it a functions folder, or function objects and a schema.
+    """A backend for one test. Give it a functions folder, or function objects, a schema and crons.
 
     The calls below block; inside an event loop, run the test's body on a thread. The store is checked at the end.
     """
@@ -122,13 +135,17 @@ class LocalBackend:
         self,
         *functions: str | Path | Function[..., Any],
         schema: Schema | None = None,
+        crons: Crons | None = None,
         limits: Limits | None = None,
+        pools: Mapping[str, Pool] | None = None,
         check: bool = True,
     ) -> None:
         self.limits = limits or Limits()
         self.clock = ManualClock()
         self._check = check
-        self._registry = _registry(functions, schema, self.limits)
+        load_libraries()
+        self._registry = _registry(functions, schema, crons, self.limits)
+        self._registry.pools = {**self._registry.pools, **(pools or {})}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="evolute-testing", daemon=True)
         self._thread.start()
@@ -217,23 +234,42 @@ class LocalBackend:
         await self.executor.run_system(tables.bootstrap)
         deployment = Deployment(self._registry.deployment, self._registry.package, "", {})
         schema = self._registry.schema.to_wire()
-        await self.executor.run_system(lambda transaction: deployments.activate(transaction, deployment, schema))
+
+        def activate(transaction: Transaction) -> None:
+            deployments.activate(transaction, deployment, schema)
+            cron_table.apply(transaction, self._runners.report.crons)
+
+        await self.executor.run_system(activate)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, self.limits)
-        self._scheduling = asyncio.get_running_loop().create_task(self.scheduler.run())
+        self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, self.limits)
+        loop = asyncio.get_running_loop()
+        self._scheduling = loop.create_task(self.scheduler.run())
+        self._cron_loop = loop.create_task(self.crons.run())
 
     async def _advance(self, duration_ns: int) -> None:
         target_ns = self.clock.now_ns() + duration_ns
-        await self.scheduler.wait_idle()
-        while self.scheduler.sleeps_until_ns <= target_ns:
-            self.clock.set_ns(self.scheduler.sleeps_until_ns)
-            await self.scheduler.wait_idle()
+        await self._wait_idle()
+        while (next_ns := min(self.scheduler.sleeps_until_ns, self.crons.sleeps_until_ns)) <= target_ns:
+            self.clock.set_ns(max(next_ns, self.clock.now_ns()))
+            await self._wait_idle()
         self.clock.set_ns(max(target_ns, self.clock.now_ns()))
-        await self.scheduler.wait_idle()
+        await self._wait_idle()
+
+    async def _wait_idle(self) -> None:
+        """Jobs make crons and crons make jobs: both loops are idle when no commit came while they were waited for."""
+        while True:
+            before_ts = self.database.log.published_ts
+            await self.scheduler.wait_idle()
+            await self.crons.wait_idle()
+            if self.database.log.published_ts == before_ts:
+                return
 
     async def _shut(self) -> list[str]:
-        self._scheduling.cancel()
-        await asyncio.gather(self._scheduling, return_exceptions=True)
+        for loop in (self._scheduling, self._cron_loop):
+            loop.cancel()
+        await asyncio.gather(self._scheduling, self._cron_loop, return_exceptions=True)
         await self.scheduler.close()
+        await self.crons.close()
         await self.executor.drain(self.limits.shutdown_ms_max)
         await self.executor.query_cache.close()
         self._runners.close()
@@ -259,14 +295,21 @@ def definition_name(parameters: Any, name: str) -> str:
     return next((outside for outside, python in parameters.items() if python == name), name)
 
 
-def _registry(functions: tuple[str | Path | Function[..., Any], ...], schema: Schema | None, limits: Limits) -> Registry:
+def _registry(
+    functions: tuple[str | Path | Function[..., Any], ...], schema: Schema | None, crons: Crons | None, limits: Limits
+) -> Registry:
     objects = [function for function in functions if isinstance(function, Function)]
     folders = [Path(function) for function in functions if not isinstance(function, Function)]
-    if folders and (len(functions) > 1 or schema is not None):
-        raise ValueError("give LocalBackend one functions folder, or function objects and a schema")
+    if folders and (len(functions) > 1 or schema is not None or crons is not None):
+        raise ValueError("give LocalBackend one functions folder, or function objects, a schema and crons")
     if folders:
         return load(read_folder(folders[0], limits), keep_imported=True)
-    return _registry_of(objects, schema or define_schema())
+    registry = _registry_of(objects, schema or define_schema())
+    faults: list[str] = []
+    registry.crons = read_registrations(crons or Crons(), registry, {}, faults)
+    if faults:
+        raise DefinitionError("\n".join(faults))
+    return registry
 
 
 def _registry_of(functions: list[Function[..., Any]], schema: Schema) -> Registry:

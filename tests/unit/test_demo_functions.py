@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from evolute import ConvexError
@@ -69,3 +72,27 @@ def test_a_digest_counts_authors_and_words() -> None:
         assert latest is not None
         assert latest["messages"] == 3
         assert latest["text"] == "ada (2), bob (1) spoke of engine (3), wheel (2)."
+
+
+def test_a_digest_of_every_channel_is_written_every_week() -> None:
+    with LocalBackend("functions") as backend:
+        first, second = (backend.mutation(channels.create, name=name) for name in "ab")
+        backend.mutation(messages.send, channel=first, body="Crons follow the clock on the wall", author="ada")
+        backend.advance(seconds=7 * 24 * 3600)
+
+        told = [backend.query(digest.latest, channel=channel) for channel in (first, second)]
+        assert [found is not None and found["messages"] for found in told] == [1, 0]
+
+
+def test_a_channel_may_have_a_digest_every_day() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        backend.mutation(digest.write_daily, channel=channel, hour=7, timezone="America/New_York")
+        backend.advance(seconds=24 * 3600)
+        first = backend.query(digest.latest, channel=channel)
+        assert first is not None
+        assert datetime.fromtimestamp(first["_creationTime"] / 1000, ZoneInfo("America/New_York")).hour == 7
+
+        backend.mutation(digest.stop_writing_daily, channel=channel)
+        backend.advance(seconds=2 * 24 * 3600)
+        assert backend.query(digest.latest, channel=channel) == first

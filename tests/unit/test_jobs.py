@@ -10,7 +10,7 @@ import pytest
 from evolute.clock import NS_PER_MS
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidSchedule, LimitReached
-from evolute.system import jobs
+from evolute.system import job_queue, jobs
 from evolute.system.jobs import Job
 from evolute.system.tables import SCHEDULED, SCHEDULED_ARGUMENTS
 from evolute.values.value import Int64
@@ -32,8 +32,8 @@ def row(store: OpenStore, job_id: str) -> Any:
     return found and jobs.public_row(transaction, found)
 
 
-def due(store: OpenStore, now_ns: int, limit: int = 10, skip: frozenset[str] = frozenset()) -> jobs.DueJobs:
-    return jobs.due(store.begin(), now_ns=now_ns, limit=limit, skip=skip)
+def due(store: OpenStore, now_ns: int, limit: int = 10, skip: frozenset[str] = frozenset()) -> job_queue.DueJobs:
+    return job_queue.due(store.begin(), "default", now_ns=now_ns, limit=limit, skip=skip)
 
 
 def test_a_scheduled_job_is_a_row_with_the_public_fields(store: OpenStore) -> None:
@@ -47,7 +47,7 @@ def test_a_scheduled_job_is_a_row_with_the_public_fields(store: OpenStore) -> No
         "state": {"kind": "pending"},
     }
     assert due(store, 10_000_000).jobs == [
-        Job(job_id, "dir/mod:default", b'{"body":"hi"}', 7, due_ns=7_000_000, in_progress=False)
+        Job(job_id, "dir/mod:default", b'{"body":"hi"}', 7, due_ns=7_000_000, state="pending")
     ]
 
 
@@ -105,14 +105,14 @@ def test_due_stops_at_its_limit_and_passes_over_what_runs(store: OpenStore) -> N
     ids = [scheduled(store, due_ns=number) for number in (10, 20, 30)]
     look = due(store, 100, limit=1, skip=frozenset({ids[0]}))
     assert [job.id for job in look.jobs] == [ids[1]]
-    assert look.next_due_ns == 30
-    assert due(store, 5) == jobs.DueJobs([], 10)
+    assert (look.next_due_ns, look.left_over) == (None, 30)
+    assert due(store, 5) == job_queue.DueJobs([], next_due_ns=10)
 
 
 def test_what_due_has_read_is_touched_by_an_earlier_job_and_not_by_a_later_one(store: OpenStore) -> None:
     scheduled(store, due_ns=100)
     look = store.begin()
-    jobs.due(look, now_ns=50, limit=10)
+    job_queue.due(look, "default", now_ns=50, limit=10)
     later, earlier = store.begin(), store.begin()
     schedule(later, due_ns=200)
     schedule(earlier, due_ns=60)

@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from evolute import (
-    UNSET, ActionCtx, ConvexError, Document, Function, Id, Int64, MutationCtx, QueryCtx, Range,
-    action, define_schema, define_table, internal_mutation, mutation, query,
+    UNSET, ActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx, Range, Schedule,
+    action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly, mutation, query,
+    weekly,
 )
 
 class Channel(Document):
@@ -60,6 +61,9 @@ def send(ctx: MutationCtx, /, channel: Id[Channel], body: str, **rest: Any) -> I
     ctx.scheduler.run_at(datetime.now(UTC), tell, message=message)
     ctx.scheduler.run_after(5, "notes:add", delay=1, function=2, anything=Int64(3))
     ctx.scheduler.cancel(job)
+    ctx.crons.set("vanish", interval(minutes=5), vanish, message=message, key="x", delay=3, function=4)
+    ctx.crons.set("by name", cron("*/5 * * * *", timezone="Europe/Berlin"), "notes:add", name=1, schedule=2, function=3)
+    ctx.crons.remove("vanish")
     assert_type(ctx.run_query(recent, channel=channel), list[Message])
     assert_type(ctx.run_mutation(send, channel=channel, body=body), Id[Message])
     assert_type(recent(ctx, channel, limit=3), list[Message])
@@ -78,6 +82,12 @@ async def tell(ctx: ActionCtx, message: Id[Message]) -> int:
         raise ConvexError({"code": "Anonymous"})
     return len(identity["subject"])
 
+crons = Crons()
+crons.add("tell", daily(hour=8, timezone="Europe/Berlin"), tell, message=Id("x"))
+crons.add("vanish", weekly(day="monday", hour=8, minute=30), vanish, message=Id("x"), key="k", function=3)
+crons.add("by name", interval(timedelta(hours=1)), "notes:add", name=1, schedule=2, function=3)
+schedules: list[Schedule] = [hourly(), hourly(minute=5), monthly(day=31, hour=0)]
+
 def helper(ctx: QueryCtx) -> None:
     functions: list[Function[..., object]] = [recent, send, tell]
     print(functions, ctx.db.query("channels").take(3))
@@ -88,6 +98,8 @@ def wrong(ctx: MutationCtx, m: Id[Message], c: Id[Channel]) -> None:
     ctx.scheduler.run_after(5, vanish)  # wrong: an argument is missing
     ctx.scheduler.run_after(5, recent, channel=c)  # wrong: a query cannot be scheduled
     ctx.scheduler.run_at("tomorrow", vanish, message=m)  # wrong: not a time
+    ctx.crons.set("a", interval(minutes=5), vanish)  # wrong: an argument is missing
+    ctx.crons.set("a", timedelta(minutes=5), vanish, message=m)  # wrong: not a schedule
     ctx.run_query(send, channel=c, body="")  # wrong: not a query
     ctx.run_mutation(recent, channel=c)  # wrong: not a mutation
     ctx.run_query(recent, channel=c, limit="3")  # wrong: not a number
@@ -95,9 +107,15 @@ def wrong(ctx: MutationCtx, m: Id[Message], c: Id[Channel]) -> None:
     ctx.db.query(Message).order("down")  # wrong: no such order
     ctx.db.patch("message", {})  # wrong: not an id
 
+crons.add("a", hourly(), tell, mesage=Id("x"))  # wrong: no such argument
+crons.add("a", hourly(), recent, channel=Id("x"))  # wrong: a query cannot be scheduled
+crons.add("a", weekly(day="Monday", hour=1), "notes:add")  # wrong: no such day
+crons.add("a", daily(minute=1), "notes:add")  # wrong: when is missing
+
 def wrong_in_queries(ctx: QueryCtx, m: Id[Message]) -> None:
     ctx.db.insert(Message, {})  # wrong: queries only read
     ctx.scheduler  # wrong: queries schedule nothing
+    ctx.crons  # wrong: queries make no crons
 
 async def wrong_in_actions(ctx: ActionCtx, m: Id[Message]) -> int:
     ctx.db  # wrong: actions have no transaction

@@ -15,6 +15,7 @@ from evolute.execution.request import (
     FunctionRequest,
     Wire,
 )
+from evolute.system.crons import Due
 
 CALL = Call(
     "messages:send",
@@ -27,6 +28,7 @@ CALL = Call(
     parent_job="parent",
     depth=2,
 )
+CRON_RUN = Call("a:tick", b"{}", "mutation", public_only=False, cron=Due("cron", 5))
 
 
 def through_the_channel(wire: Wire) -> Wire:
@@ -35,7 +37,7 @@ def through_the_channel(wire: Wire) -> Wire:
 
 
 def test_a_request_survives_the_channel() -> None:
-    request = FunctionRequest(7, "queries", "hash", (CALL, Call("a:b", b"{}")), 123, b"seed")
+    request = FunctionRequest(7, "queries", "hash", (CALL, CRON_RUN, Call("a:b", b"{}")), 123, b"seed")
     assert FunctionRequest.from_wire(through_the_channel(request.to_wire())) == request
 
 

@@ -13,7 +13,6 @@ from evolute_client.errors import ConnectionLost, FunctionError, RequestRefused
 from evolute_client.http_client import HttpClient
 
 
-
 def run_function(path: str, arguments: str, url: str, key_file: Path) -> None:
     """Prints the result as JSON; log lines go to stderr. Raises ClickException with the text of what failed."""
     given = _arguments(arguments)

@@ -88,6 +88,22 @@ class ReadSet:
             raise both._limit_reached()
         return both
 
+    def without(self, cuts: Iterable[Interval]) -> ReadSet:
+        """A new set, without a bound, that holds nothing of `cuts`: what its owner need not hear of."""
+        away = ReadSet()
+        for start, end in cuts:
+            away.add_range(start, end)
+        rest = ReadSet()
+        rest.points = {key for key in self.points if not away.contains(key)}
+        for start, end in self.ranges:
+            for cut in away.ranges[max(bisect_right(away.ranges, (start,)) - 1, 0) :]:
+                if cut.start >= end:
+                    break
+                rest.add_range(start, min(cut.start, end))
+                start = max(start, cut.end)
+            rest.add_range(start, end)
+        return rest
+
     def __len__(self) -> int:
         """The number of points and ranges: what `read_set_intervals_max` bounds."""
         return len(self.points) + len(self.ranges)

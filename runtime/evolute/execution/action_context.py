@@ -22,6 +22,7 @@ from evolute.execution.arguments import encode_arguments
 from evolute.execution.context import ContextAuth, Reference, datetime_of
 from evolute.execution.invocation import check_depth, check_kind
 from evolute.execution.request import Call, CallError, Kind
+from evolute.execution.schedule_options import NO_OPTIONS, Options, options_of
 from evolute.execution.scheduling import Due, due_after, due_at, target_of
 from evolute.execution.scope import RETURNED
 from evolute.limits import Limits
@@ -136,16 +137,24 @@ class ActionContext:
         return definition.returns.parse(wire_codec.decode_canonical(answer), calls.resolver)
 
     def __getattr__(self, name: str) -> NoReturn:
-        hint = ": an action reads and writes through ctx.run_query and ctx.run_mutation" if name == "db" else ""
+        hints = {
+            "db": ": an action reads and writes through ctx.run_query and ctx.run_mutation",
+            "crons": ": a mutation makes and removes crons; run one with ctx.run_mutation",
+        }
+        hint = hints.get(name, "")
         raise AttributeError(f"`ctx` of an action has no {name!r}{hint}")
 
 
 class ActionContextScheduler:
     """`ctx.scheduler` of an action: each call commits by itself."""
 
-    def __init__(self, calls: ActionCalls, clock: Clock) -> None:
+    def __init__(self, calls: ActionCalls, clock: Clock, options: Options = NO_OPTIONS) -> None:
         self._calls = calls
         self._clock = clock
+        self._options = options
+
+    def options(self, **given: object) -> ActionContextScheduler:
+        return ActionContextScheduler(self._calls, self._clock, options_of(self._calls.registry, given))
 
     async def run_after(self, delay: object, function: Reference, /, *args: object, **kwargs: object) -> str:
         due = due_after(delay, self._clock.now_ns(), self._calls.limits)
@@ -163,8 +172,9 @@ class ActionContextScheduler:
         self, due: Due, reference: Reference, positional: tuple[object, ...], named: Mapping[str, object]
     ) -> str:
         calls = self._calls
-        target = target_of(calls.registry, reference, positional, named, calls.resolver, calls.limits)
-        answer = await calls.ask("schedule", (target.path, target.arguments, due.due_ns, due.scheduled_ms))
+        target = target_of(calls.registry, reference, positional, named, calls.resolver, calls.limits, self._options)
+        payload = (target.path, target.arguments, due.due_ns, due.scheduled_ms, target.options.to_wire())
+        answer = await calls.ask("schedule", payload)
         job = wire_codec.decode_canonical(answer)
         assert isinstance(job, str)
         return job

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
-from evolute.errors import InvalidValue, LimitReached, ValidationFailed
+from evolute.errors import InvalidValue, LimitReached
 from evolute.limits import Limits
-from evolute.registry.definition import FunctionDefinition
+from evolute.registry.definition import FunctionDefinition, named_arguments
 from evolute.values import wire_codec
 from evolute.values.validators import Resolver
 
@@ -20,7 +19,7 @@ def encode_arguments(
     limits: Limits,
 ) -> bytes:
     """Raises ValidationFailed for arguments that the target refuses, LimitReached if they are too large."""
-    value = definition.unbind(_by_name(definition, positional, named), resolver)
+    value = definition.unbind(named_arguments(definition, positional, named), resolver)
     try:
         data = wire_codec.encode(value, depth_max=limits.value_depth_max)
     except InvalidValue as error:
@@ -36,22 +35,3 @@ def check_size(path: str, arguments: bytes, limits: Limits) -> None:
             f"Arguments for {path} are too large (actual: {len(arguments)} bytes, "
             f"limit: {limits.arguments_bytes_max} bytes; the setting is arguments_bytes_max)"
         )
-
-
-def _by_name(
-    definition: FunctionDefinition, positional: tuple[object, ...], named: Mapping[str, object]
-) -> Mapping[str, object]:
-    """Python lets a typed reference be called with arguments by position; functions receive them by name."""
-    if not positional:
-        return named
-    parameters = inspect.signature(definition.function.python).parameters.values()
-    names = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD][1:]
-    if len(positional) > len(names):
-        raise ValidationFailed(
-            f"ArgumentValidationError: {definition.path} takes {len(names)} arguments, but {len(positional)} were given"
-        )
-    by_position = dict(zip(names, positional, strict=False))
-    for name in by_position:
-        if name in named:
-            raise ValidationFailed(f"ArgumentValidationError: {definition.path} was given `{name}` twice")
-    return {**by_position, **named}

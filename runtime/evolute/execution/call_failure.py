@@ -19,6 +19,7 @@ from evolute.errors import ConvexError, EvoluteError, InvalidValue, TimeLimit
 from evolute.execution.function_log import TRUNCATED, cut, printable
 from evolute.execution.request import CallError
 from evolute.limits import MIB, Limits
+from evolute.registry.job_options import class_names
 from evolute.values import wire_codec
 
 FRAMES_FIRST = 8
@@ -52,7 +53,8 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
             head = f"Uncaught ConvexError: {text}"
     lines = [head, *_notes(error), *_shown(frames)]
     code = error.code if isinstance(error, EvoluteError) else "FunctionFault"
-    return CallError(cut(printable("\n".join(lines)), limits.error_bytes_max, TRUNCATED), data, code)
+    text = cut(printable("\n".join(lines)), limits.error_bytes_max, TRUNCATED)
+    return CallError(text, data, code, class_names(error))
 
 
 def _head(error: BaseException, *, uncaught: bool, limits: Limits) -> str:

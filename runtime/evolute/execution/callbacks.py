@@ -39,7 +39,7 @@ async def answer_callback(
             assert outcome.value is not None
             return True, outcome.value
         case "schedule":
-            path, arguments, due_ns, scheduled_ms = payload
+            path, arguments, due_ns, scheduled_ms, options = payload
 
             def schedule(transaction: Transaction) -> str:
                 return jobs.schedule(
@@ -49,6 +49,7 @@ async def answer_callback(
                     due_ns=due_ns,
                     scheduled_ms=scheduled_ms,
                     parent_job=parent.job or parent.parent_job,
+                    options=jobs.JobOptions.from_wire(options),
                 )
 
             return True, wire_codec.encode((await door.run_system(schedule)).value)
@@ -73,6 +74,7 @@ def _nested(parent: Call, call: Call, limits: Limits) -> Call:
         job=None,
         parent_job=parent.job or parent.parent_job,
         depth=depth,
+        cron=None,
     )
 
 

@@ -18,8 +18,10 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 
 from evolute.clock import NS_PER_MS
 from evolute.database.transaction import Transaction
+from evolute.execution.context_crons import ContextCrons
 from evolute.execution.context_db import ContextReader, ContextWriter
 from evolute.execution.request import Call, Kind
+from evolute.execution.schedule_options import NO_OPTIONS, Options, options_of
 from evolute.execution.scheduling import Due, due_after, due_at, target_of
 from evolute.execution.scope import Scope
 from evolute.execution.time_limits import CallClock
@@ -117,6 +119,7 @@ class QueryContext:
     def __getattr__(self, name: str) -> NoReturn:
         hints = {
             "scheduler": ": only mutations and actions schedule",
+            "crons": ": only a mutation makes and removes crons",
             "run_mutation": ": a query cannot call a mutation, because it cannot write",
             "run_action": ": only an action runs an action; a mutation can schedule one with ctx.scheduler.run_after",
         }
@@ -132,6 +135,7 @@ class MutationContext(QueryContext):
         super().__init__(attempt, calls, scope, depth)
         self.db: ContextWriter = ContextWriter(attempt.transaction, scope, attempt.registry.schema)
         self.scheduler = ContextScheduler(attempt, scope)
+        self.crons = ContextCrons(attempt.registry, attempt.transaction, attempt.limits, scope)
 
     def run_mutation(self, function: Reference, /, *args: object, **kwargs: object) -> object:
         with self._scope:
@@ -141,11 +145,16 @@ class MutationContext(QueryContext):
 class ContextScheduler:
     """`ctx.scheduler` of a mutation: jobs are rows of the same transaction."""
 
-    __slots__ = ("_attempt", "_scope")
+    __slots__ = ("_attempt", "_options", "_scope")
 
-    def __init__(self, attempt: Attempt, scope: Scope) -> None:
+    def __init__(self, attempt: Attempt, scope: Scope, options: Options = NO_OPTIONS) -> None:
         self._attempt = attempt
         self._scope = scope
+        self._options = options
+
+    def options(self, **given: object) -> ContextScheduler:
+        with self._scope:
+            return ContextScheduler(self._attempt, self._scope, options_of(self._attempt.registry, given))
 
     def run_after(self, delay: object, function: Reference, /, *args: object, **kwargs: object) -> str:
         with self._scope:
@@ -165,12 +174,14 @@ class ContextScheduler:
         self, due: Due, reference: Reference, positional: tuple[object, ...], named: Mapping[str, object]
     ) -> str:
         attempt = self._attempt
-        target = target_of(attempt.registry, reference, positional, named, attempt.transaction, attempt.limits)
+        transaction, limits = attempt.transaction, attempt.limits
+        target = target_of(attempt.registry, reference, positional, named, transaction, limits, self._options)
         return jobs.schedule(
-            attempt.transaction,
+            transaction,
             path=target.path,
             arguments=wire_codec.decode_canonical(target.arguments),
             due_ns=due.due_ns,
             scheduled_ms=due.scheduled_ms,
             parent_job=attempt.call.job or attempt.call.parent_job,
+            options=target.options,
         )

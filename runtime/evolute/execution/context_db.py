@@ -15,8 +15,8 @@ from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidQuery, SystemTableError
 from evolute.execution.context_query import ContextQuery, Row
 from evolute.execution.scope import Scope
-from evolute.system import jobs
-from evolute.system.tables import SCHEDULED
+from evolute.system import crons, jobs
+from evolute.system.tables import CRON_RUNS, CRONS, SCHEDULED
 from evolute.values.document_id import decode_id
 from evolute.values.schema import Schema
 from evolute.values.value import type_name
@@ -24,6 +24,7 @@ from evolute.values.value import type_name
 USE_SYSTEM = "System tables can only be accessed with db.system."
 NOT_SYSTEM = "User tables cannot be accessed with db.system."
 READ_ONLY = "System tables (prefixed with `_`) are read-only."
+PUBLIC_TABLES = (SCHEDULED, CRONS, CRON_RUNS)
 WRITES = ("insert", "patch", "replace", "delete")
 
 
@@ -128,15 +129,16 @@ class ContextSystemReader:
             number = _table_number(id, "system.get")
             if is_user_table(number):
                 raise SystemTableError(NOT_SYSTEM)
-            if self._transaction.table_name(number) != SCHEDULED:
+            table = self._transaction.table_name(number)
+            if table not in PUBLIC_TABLES:
                 return None
             row = self._transaction.get(id)
-            return None if row is None else jobs.public_row(self._transaction, row)
+            return None if row is None else _shown(self._transaction, table, row)
 
     def query(self, table: str, /) -> ContextQuery:
         with self._scope:
-            shown = partial(jobs.public_row, self._transaction)
-            return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, shown)
+            name = _public_system_table(table)
+            return ContextQuery(self._transaction.query(name), self._scope, partial(_shown, self._transaction, name))
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:
@@ -145,11 +147,16 @@ class ContextSystemReader:
             return self._transaction.normalize_id(_public_system_table(table), text)
 
 
+def _shown(transaction: Transaction, table: str, row: Row) -> Row:
+    return jobs.public_row(transaction, row) if table == SCHEDULED else crons.public_row(row)
+
+
 def _public_system_table(table: object) -> str:
-    if table == SCHEDULED:
-        return SCHEDULED
+    if isinstance(table, str) and table in PUBLIC_TABLES:
+        return table
     if isinstance(table, str) and table.startswith("_"):
-        raise SystemTableError(f"There is no system table {table!r}; functions can read {SCHEDULED!r}.")
+        readable = ", ".join(map(repr, PUBLIC_TABLES))
+        raise SystemTableError(f"There is no system table {table!r}; functions can read {readable}.")
     raise SystemTableError(NOT_SYSTEM)
 
 

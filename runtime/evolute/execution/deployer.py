@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from evolute.database.transaction import Transaction
 from evolute.execution.executor import Executor
 from evolute.execution.pool import Generation, Pool
 from evolute.limits import Limits
 from evolute.registry.loader import Deployment, read_folder
 from evolute.registry.registry import RegistryReport
-from evolute.system import deployments
-
+from evolute.system import crons, deployments
 
 NOTHING = Deployment(hash="none", package="functions", root="", sources={})
 
@@ -72,13 +72,12 @@ class Deployer:
             switched = True
             self._pool.activate(generation)
 
+        def activate(transaction: Transaction) -> None:
+            deployments.activate(transaction, generation.deployment, generation.report.schema_wire)
+            crons.apply(transaction, generation.report.crons)
+
         try:
-            await self._executor.run_system(
-                lambda transaction: deployments.activate(
-                    transaction, generation.deployment, generation.report.schema_wire
-                ),
-                on_commit=switch,
-            )
+            await self._executor.run_system(activate, on_commit=switch)
         except BaseException:
             if not switched:
                 await self._pool.discard(generation)

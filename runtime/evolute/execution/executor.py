@@ -55,6 +55,7 @@ from evolute.execution.request import (
 )
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
+from evolute.registry.job_options import class_names
 from evolute.registry.registry import RegistryReport
 from evolute.storage.keyspace import DEPLOYMENT
 from evolute.values.function_path import missing_text
@@ -358,7 +359,8 @@ class Executor:
         return CallResult(None, CallError(str(error), None, error.code), (), read_set)
 
     def failed(self, error: EvoluteError) -> Outcome:
-        return Outcome(None, CallError(str(error), None, error.code), (), self._database.log.published_ts)
+        failure = CallError(str(error), None, error.code, class_names(error))
+        return Outcome(None, failure, (), self._database.log.published_ts)
 
     async def _answer_callback(self, parent: Call, operation: str, payload: Any) -> tuple[bool, Any]:
         try:

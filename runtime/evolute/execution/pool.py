@@ -293,7 +293,7 @@ class Pool:
                 running.deaths += 1
             if worker.overdue is running:
                 self._fail(running, FunctionTimedOut(self._time_limit_text(running)))
-            elif running.deaths >= 2 or (running.deaths and len(running.calls) > 1):
+            elif running.deaths >= (2 if self._runs_again(running) else 1):
                 self._fail(
                     running,
                     FunctionCrashed(
@@ -304,6 +304,11 @@ class Pool:
         for pending in reversed(unanswered):
             if not pending.future.done():
                 self._queues["transaction"].appendleft(pending)
+
+    @staticmethod
+    def _runs_again(pending: Pending) -> bool:
+        """The calls of a batch are run one by one afterwards, and of a job's deaths the scheduler keeps count."""
+        return len(pending.calls) == 1 and pending.calls[0].job is None
 
     def _time_limit_text(self, pending: Pending) -> str:
         name = "mutation_user_ms_max" if pending.kind == "mutation" else "query_user_ms_max"

@@ -9,11 +9,12 @@ back. Every class here is frozen, and a `Call` is hashable because it is the que
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
+from evolute.system.job_endings import Ending
 
 Kind: TypeAlias = Literal["query", "mutation", "action"]
 RequestKind: TypeAlias = Literal["queries", "mutation", "action"]
@@ -22,6 +23,8 @@ Wire: TypeAlias = tuple[Any, ...]
 
 WRONG_DEPLOYMENT: Refusal = "WrongDeployment"
 JOB_CHANGED: Refusal = "JobChanged"
+# The code of an error that a job's completion function caused in a way that spoils the transaction.
+COMPLETION_FAILED = "CompletionFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,11 @@ class Call:
     `kind` None takes a function of any kind; `public_only` hides internal functions as if they did not exist.
     `identity` is the canonical JSON of the caller's identity object, or None. `session` is (session id, request id) of
     a mutation that must run once. `job` is the scheduled job that this call runs; `parent_job` the one on whose behalf
-    it runs (a mutation called by a scheduled action). `depth` counts nested calls.
+    it runs (a mutation called by a scheduled action). `depth` counts nested calls. `cron` is the run of a cron, (its
+    id, when it is due), that this mutation is.
+
+    With `ending` the job has run, and this call ends it: `path` is its completion function, which is given the outcome.
+    Only if `ending.untold` is set the call is the job once more, whose completion function cannot be run.
     """
 
     path: str
@@ -43,6 +50,8 @@ class Call:
     job: str | None = None
     parent_job: str | None = None
     depth: int = 0
+    cron: tuple[str, int] | None = None
+    ending: Ending | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -55,11 +64,14 @@ class Call:
             self.job,
             self.parent_job,
             self.depth,
+            None if self.cron is None else tuple(self.cron),
+            None if self.ending is None else tuple(self.ending),
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> Call:
-        return cls(*wire)
+        call = cls(*wire)
+        return call if call.ending is None else replace(call, ending=Ending(*call.ending))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +79,14 @@ class CallError:
     """Why a call failed.
 
     `message` is the whole text with the frames of the user's files, as a developer sees it; `data` is the canonical
-    JSON of a ConvexError's data; `code` is the short name of semantics G1.
+    JSON of a ConvexError's data; `code` is the short name of semantics G1. `classes` are the names of the exception's
+    class and its bases, by which retry policies know it.
     """
 
     message: str
     data: bytes | None = None
     code: str = "FunctionFault"
+    classes: tuple[str, ...] = ()
 
     def client_text(self, request_id: str, *, redact: bool) -> str:
         """The text that a client is sent (semantics G3). `data` is always delivered beside it."""
@@ -80,7 +94,7 @@ class CallError:
         return head if redact else f"{head}\n{self.message}"
 
     def to_wire(self) -> Wire:
-        return (self.message, self.data, self.code)
+        return (self.message, self.data, self.code, self.classes)
 
     @classmethod
     def from_wire(cls, wire: Wire) -> CallError:

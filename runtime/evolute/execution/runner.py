@@ -8,6 +8,7 @@ code touches the read set of everything that the old code computed.
 from __future__ import annotations
 
 import builtins
+import dataclasses
 
 from evolute.clock import NS_PER_MS
 from evolute.database.snapshot import Snapshot
@@ -15,10 +16,12 @@ from evolute.database.transaction import Transaction
 from evolute.errors import FunctionFault
 from evolute.execution import side_effects
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
+from evolute.execution.completion import CompletionSpoiled, completion_call
 from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
 from evolute.execution.request import (
+    COMPLETION_FAILED,
     JOB_CHANGED,
     WRONG_DEPLOYMENT,
     Call,
@@ -30,7 +33,9 @@ from evolute.execution.request import (
 from evolute.execution.time_limits import CallClock
 from evolute.limits import Limits
 from evolute.registry.registry import Registry
-from evolute.system import deployments, jobs, sessions
+from evolute.system import crons, deployments, jobs, sessions
+from evolute.system.crons import Due
+from evolute.system.job_endings import Ending, JobEnd, record_untold, settle
 
 
 class Runner:
@@ -100,13 +105,26 @@ class Runner:
                 if record is not None:
                     replayed = CallResult(record.value, None, tuple(record.log_lines), transaction.read_set)
                     return FunctionOutcome(request.id, snapshot.begin_ts, (replayed,), replayed_ts=record.commit_ts)
-            if call.job is not None and jobs.begin(transaction, call.job) is None:
+            if call.job is not None:
+                due = self._begin_job(call, transaction)
+                if due is None:
+                    return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=JOB_CHANGED)
+                call = due
+            if call.cron is not None and not crons.begin(transaction, Due(*call.cron), call.path, call.arguments):
                 return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=JOB_CHANGED)
             result = self._run_call(request, call, transaction)
             write_set = transaction.write_set() if result.error is None else None
             return FunctionOutcome(request.id, snapshot.begin_ts, (result,), write_set, exiting=self.broken)
         finally:
             transaction.close()
+
+    def _begin_job(self, call: Call, transaction: Transaction) -> Call | None:
+        """The call to run for a job: itself, or its completion function. None if the job is not what it was."""
+        assert call.job is not None
+        if call.ending is None or call.ending.untold is not None:
+            return None if jobs.begin(transaction, call.job) is None else call
+        end = settle(transaction, call.job, call.ending)
+        return None if end is None else completion_call(self._registry, call.path, end)
 
     def _is_active(self, request: FunctionRequest, transaction: Transaction) -> bool:
         """Whether the snapshot belongs to the code that is loaded here; the record is read first, and remembered."""
@@ -120,15 +138,18 @@ class Runner:
         try:
             value = self._invoke(attempt, lines, is_query=request.kind == "queries")
             if request.kind == "mutation":
-                self._record_success(attempt, value, lines.finish())
+                self._record_success(attempt, value, lines)
             transaction.write_set()  # raises what poisoned the transaction, if the function swallowed it
         except BaseException as failure:
             self.broken = self.broken or clock.fired is not None or isinstance(failure, MemoryError)
-            value, error = None, call_error(clock.fired or failure, self.package, limits)
+            told = failure.failure if isinstance(failure, CompletionSpoiled) else failure
+            value, error = None, call_error(clock.fired or told, self.package, limits)
+            if told is not failure:
+                error = dataclasses.replace(error, code=COMPLETION_FAILED)
             self.broken = self.broken or error.code == INTERNAL_CODE
         return CallResult(value, error, lines.finish(), transaction.read_set, clock.user_ns, clock.total_ns)
 
-    def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool) -> bytes:
+    def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool = False) -> bytes:
         limits, clock = self._limits, self._clock
         if is_query:
             clock.start(limits.query_user_ms_max, "query_user_ms_max")
@@ -163,10 +184,40 @@ class Runner:
         self.broken = self.broken or changed != []
         return changed
 
-    def _record_success(self, attempt: Attempt, value: bytes, log_lines: tuple[str, ...]) -> None:
-        """The result of a session's mutation, or the end of a job, is part of its own transaction."""
+    def _record_success(self, attempt: Attempt, value: bytes, lines: LogLines) -> None:
+        """The result of a session's mutation, the end of a job or of a cron's run are part of its own transaction."""
         call, transaction = attempt.call, attempt.transaction
         if call.session is not None:
-            sessions.record(transaction, *call.session, value, log_lines)
+            sessions.record(transaction, *call.session, value, lines.finish())
         if call.job is not None:
-            jobs.succeed(transaction, call.job, (attempt.now_ns + self._clock.total_ns) / NS_PER_MS)
+            self._end_job(attempt, call.job, value, lines)
+        if call.cron is not None:
+            ended_ns = attempt.now_ns + self._clock.total_ns
+            run = crons.Run(value, None, lines.finish(), self._clock.total_ns / NS_PER_MS, ended_ns)
+            crons.end(transaction, Due(*call.cron), run)
+
+    def _end_job(self, attempt: Attempt, job_id: str, value: bytes, lines: LogLines) -> None:
+        """The terminal state, and the completion function if there is one to run."""
+        untold = None if attempt.call.ending is None else attempt.call.ending.untold
+        now_ms = (attempt.now_ns + self._clock.total_ns) / NS_PER_MS
+        end = settle(attempt.transaction, job_id, Ending("success", value), now_ms=now_ms, untold=untold)
+        assert end is not None, "it was begun in this transaction"
+        if end.on_complete is not None:
+            self._complete(attempt, end.on_complete, end, lines)
+
+    def _complete(self, attempt: Attempt, path: str, end: JobEnd, lines: LogLines) -> None:
+        """Runs the completion function in the job's own transaction. What it raises is recorded, and undone.
+
+        Raises CompletionSpoiled for what cannot be undone: a limit that it reached, memory that it used up.
+        """
+        transaction = attempt.transaction
+        savepoint = transaction.savepoint()
+        try:
+            call = completion_call(self._registry, path, end)
+            self._invoke(dataclasses.replace(attempt, call=call, seed=attempt.seed + b"completion"), lines)
+            transaction.write_set()  # raises what poisoned the transaction, if the function swallowed it
+        except BaseException as failure:
+            if self._clock.fired is not None or transaction.poisoned is not None or not isinstance(failure, Exception):
+                raise CompletionSpoiled(failure) from None
+            transaction.rollback(savepoint)
+            record_untold(transaction, end.id, call_error(failure, self.package, self._limits).message)

@@ -15,9 +15,11 @@ from typing import Any
 from evolute.clock import NS_PER_MS
 from evolute.errors import FunctionNotFound, InvalidSchedule
 from evolute.execution.arguments import encode_arguments
+from evolute.execution.schedule_options import NO_OPTIONS, Options
 from evolute.limits import Limits
 from evolute.registry.definition import Function
 from evolute.registry.registry import Registry
+from evolute.system.jobs import JobOptions
 from evolute.values.function_path import canonical_path
 from evolute.values.validators import Resolver
 
@@ -37,6 +39,7 @@ class Due:
 class Target:
     path: str
     arguments: bytes
+    options: JobOptions
 
 
 def due_after(delay: object, now_ns: int, limits: Limits) -> Due:
@@ -93,6 +96,7 @@ def target_of(
     named: Mapping[str, object],
     resolver: Resolver,
     limits: Limits,
+    options: Options = NO_OPTIONS,
 ) -> Target:
     """Raises InvalidSchedule for what is no mutation or action, ValidationFailed for arguments that do not fit."""
     if not isinstance(reference, (Function, str)):
@@ -109,7 +113,8 @@ def target_of(
             f"Unsupported function type. {name} in module {module} is defined as a Query. "
             "Only Mutation and Action can be scheduled."
         )
-    return Target(definition.path, encode_arguments(definition, positional, named, resolver, limits))
+    arguments = encode_arguments(definition, positional, named, resolver, limits)
+    return Target(definition.path, arguments, options.of(definition))
 
 
 def _missing_text(registry: Registry, reference: Function[..., Any] | str) -> str:

@@ -97,6 +97,7 @@ class WorkerProcess:
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
         self._callback_tasks: set[asyncio.Task[None]] = set()
+        self._nested_actions: dict[asyncio.Task[None], int] = {}
 
     @property
     def pid(self) -> int | None:
@@ -198,10 +199,12 @@ class WorkerProcess:
         self._watch()
 
     def cancel(self, pending: Pending) -> None:
-        """Asks an action to end at its next await."""
+        """Asks an action to end at its next await, and those that it has called."""
         for request_id, candidate in self.pending.items():
             if candidate is pending and self._channel is not None:
                 self._channel.send(("cancel", request_id))
+                for task in [task for task, caller in self._nested_actions.items() if caller == request_id]:
+                    task.cancel()
 
     def retire(self) -> None:
         """Takes no more requests; the process ends when it has answered those it holds."""
@@ -282,6 +285,9 @@ class WorkerProcess:
         )
         self._callback_tasks.add(task)
         task.add_done_callback(self._callback_tasks.discard)
+        if operation == "run_action":
+            self._nested_actions[task] = request_id
+            task.add_done_callback(self._nested_actions.pop)
 
     async def _answer(self, callback_id: int, answer: Awaitable[tuple[bool, Any]]) -> None:
         assert self._channel is not None

@@ -1,7 +1,7 @@
 """What a function sees: the author's API as types.
 
     QueryCtx     db (read)          auth  now  random  run_query
-    MutationCtx  db (read, write)   auth  now  random  run_query  run_mutation              scheduler
+    MutationCtx  db (read, write)   auth  now  random  run_query  run_mutation              scheduler  crons
     ActionCtx                       auth  now  random  run_query  run_mutation  run_action  scheduler   (all awaited)
 
 These are protocols: a function names one of the three contexts, an editor completes and checks its calls, and the
@@ -19,6 +19,8 @@ from random import Random
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from evolute.registry.definition import ActionFunction, MutationFunction, QueryFunction, SchedulableFunction
+from evolute.registry.job_options import KeyPolicy, Retry
+from evolute.values.cron_schedule import Schedule
 from evolute.values.value import Id
 
 P = ParamSpec("P")
@@ -64,7 +66,7 @@ class Query(Protocol[D]):
 
 
 class SystemReader(Protocol):
-    """The runtime's own tables, `_scheduled_functions` for now. Only for reading."""
+    """The runtime's own tables `_scheduled_functions`, `_crons` and `_cron_runs`. Only for reading."""
 
     def get(self, id: Id[D], /) -> D | None: ...
     def query(self, table: str, /) -> Query[dict[str, Any]]: ...
@@ -129,8 +131,32 @@ class Scheduler(Protocol):
     @overload
     def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
 
+    def options(
+        self,
+        *,
+        key: str | None = None,
+        key_policy: KeyPolicy = "replace",
+        pool: str | None = None,
+        retry: Retry | None = None,
+        on_complete: MutationFunction[..., object] | str | None = None,
+    ) -> Scheduler:
+        """A scheduler whose jobs are run in this way; what is not given here the function's decorator says.
+
+        `key`: at most one job with it is pending at any time. "replace" cancels the one that is and schedules the new
+        one (debounce), "keep" leaves it alone and returns its id (dedupe); a key is free as soon as its job starts, and
+        a job that would be tried again while a newer one holds its key is not. `pool` is one of `functions/pools.py`.
+        `retry` is for actions; one that is retried may run more than once. `on_complete(ctx, job: JobOutcome)` is a
+        mutation that runs exactly once with the job's outcome, in the commit that ends the job; if it raises, the job
+        ends all the same, and its row records `completionError`. Of a canceled job it runs right after the commit that
+        cancels, or after the interrupted action has stopped.
+
+        Raises InvalidSchedule, here or where the job is scheduled.
+        """
+        ...
+
     def cancel(self, id: Id[Any], /) -> None:
-        """A job that has not started never will; one that has ended stays as it is."""
+        """A job that has not started never will; a running action is interrupted at its next await; one that has ended
+        stays as it is."""
         ...
 
 
@@ -151,7 +177,49 @@ class ActionScheduler(Protocol):
     @overload
     async def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
 
+    def options(
+        self,
+        *,
+        key: str | None = None,
+        key_policy: KeyPolicy = "replace",
+        pool: str | None = None,
+        retry: Retry | None = None,
+        on_complete: MutationFunction[..., object] | str | None = None,
+    ) -> ActionScheduler:
+        """As of a mutation's scheduler."""
+        ...
+
     async def cancel(self, id: Id[Any], /) -> None: ...
+
+
+class CronTable(Protocol):
+    """`ctx.crons` of a mutation: crons that come and go with data, made and removed when the mutation commits.
+
+    What there is, is read in `ctx.db.system.query("_crons")`, and the latest runs in "_cron_runs".
+    """
+
+    @overload
+    def set(
+        self,
+        name: str,
+        schedule: Schedule,
+        function: SchedulableFunction[P, object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None: ...
+    @overload
+    def set(self, name: str, schedule: Schedule, function: str, /, **args: object) -> None:
+        """Makes the cron of this name, or changes it; with the schedule it has it keeps its cadence.
+
+        Raises InvalidSchedule for what is wrong with name, schedule or function, and for the name of a cron that
+        crons.py declares; ValidationFailed for arguments the target refuses.
+        """
+        ...
+
+    def remove(self, name: str, /) -> None:
+        """A run that has begun goes on, and there is no next. Nothing happens if there is no such cron."""
+        ...
 
 
 class Auth(Protocol):
@@ -202,6 +270,9 @@ class MutationCtx(QueryCtx, Protocol):
 
     @property
     def scheduler(self) -> Scheduler: ...
+
+    @property
+    def crons(self) -> CronTable: ...
 
     @overload
     def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -2,22 +2,35 @@
 
 The note is how the loader sees two functions of one name, of which Python keeps only the second. It lives in the
 module's namespace and dies with it: nothing here is global.
+
+Mutations and actions take options, which say how their jobs are run: `@action(pool="email", retry=Retry(attempts=3))`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from types import ModuleType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
-from evolute.registry.definition import ActionFunction, Function, MutationFunction, QueryFunction
+from evolute.registry.definition import ActionFunction, Function, MutationFunction, QueryFunction, Visibility
+from evolute.registry.job_options import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Function[..., Any])
 
 _NOTE = "__evolute_decorated__"
+
+
+class MutationDecorator(Protocol):
+    def __call__(self, function: Callable[Concatenate[MutationCtx, P], R], /) -> MutationFunction[P, R]: ...
+
+
+class ActionDecorator(Protocol):
+    def __call__(
+        self, function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /
+    ) -> ActionFunction[P, R]: ...
 
 
 def query(function: Callable[Concatenate[QueryCtx, P], R], /) -> QueryFunction[P, R]:
@@ -30,29 +43,80 @@ def internal_query(function: Callable[Concatenate[QueryCtx, P], R], /) -> QueryF
     return _noted(QueryFunction(function, "internal", QueryCtx))
 
 
-def mutation(function: Callable[Concatenate[MutationCtx, P], R], /) -> MutationFunction[P, R]:
-    """A function that reads and writes, all or nothing. It may run more than once, so it does nothing else."""
-    return _noted(MutationFunction(function, "public", MutationCtx))
+@overload
+def mutation(function: Callable[Concatenate[MutationCtx, P], R], /) -> MutationFunction[P, R]: ...
+@overload
+def mutation(*, pool: str | None = None) -> MutationDecorator: ...
+def mutation(function: Any = None, /, *, pool: str | None = None) -> Any:
+    """A function that reads and writes, all or nothing. It may run more than once, so it does nothing else.
+
+    Jobs of it run in `pool`, one of `functions/pools.py`. Whatever crashes, a job of it happens exactly once.
+    """
+    return _mutation(function, "public", pool)
 
 
-def internal_mutation(function: Callable[Concatenate[MutationCtx, P], R], /) -> MutationFunction[P, R]:
+@overload
+def internal_mutation(function: Callable[Concatenate[MutationCtx, P], R], /) -> MutationFunction[P, R]: ...
+@overload
+def internal_mutation(*, pool: str | None = None) -> MutationDecorator: ...
+def internal_mutation(function: Any = None, /, *, pool: str | None = None) -> Any:
     """A mutation that only other functions and the scheduler may run."""
-    return _noted(MutationFunction(function, "internal", MutationCtx))
+    return _mutation(function, "internal", pool)
 
 
-def action(function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /) -> ActionFunction[P, R]:
-    """An `async def` that may talk to the world. It reads and writes through queries and mutations it runs."""
-    return _noted(ActionFunction(function, "public", ActionCtx))
+@overload
+def action(function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /) -> ActionFunction[P, R]: ...
+@overload
+def action(*, pool: str | None = None, retry: Retry | None = None) -> ActionDecorator: ...
+def action(function: Any = None, /, *, pool: str | None = None, retry: Retry | None = None) -> Any:
+    """An `async def` that may talk to the world. It reads and writes through queries and mutations it runs.
+
+    It runs at most once: a job of it that fails, or that a crash cuts short, ends `failed`. With `retry`, a job of it
+    is tried again and MAY RUN MORE THAN ONCE, so what it does outside must bear being done twice. Calls that are not
+    jobs are never tried again. Jobs of it run in `pool`, one of `functions/pools.py`.
+    """
+    return _action(function, "public", pool, retry)
 
 
-def internal_action(function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /) -> ActionFunction[P, R]:
-    """An action that only other functions and the scheduler may run."""
-    return _noted(ActionFunction(function, "internal", ActionCtx))
+@overload
+def internal_action(
+    function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /
+) -> ActionFunction[P, R]: ...
+@overload
+def internal_action(*, pool: str | None = None, retry: Retry | None = None) -> ActionDecorator: ...
+def internal_action(function: Any = None, /, *, pool: str | None = None, retry: Retry | None = None) -> Any:
+    """An action that only other functions and the scheduler may run. With `retry` it may run more than once."""
+    return _action(function, "internal", pool, retry)
 
 
 def decorated_in(module: ModuleType) -> list[Function[..., Any]]:
     """Every function that was decorated in `module`, in order, those that were shadowed since included."""
     return list(vars(module).get(_NOTE, ()))
+
+
+def _mutation(function: Any, visibility: Visibility, pool: str | None) -> Any:
+    _check_options(pool, None)
+
+    def decorate(python: Any, /) -> MutationFunction[..., Any]:
+        return _noted(MutationFunction(python, visibility, MutationCtx, pool=pool))
+
+    return decorate if function is None else decorate(function)
+
+
+def _action(function: Any, visibility: Visibility, pool: str | None, retry: Retry | None) -> Any:
+    _check_options(pool, retry)
+
+    def decorate(python: Any, /) -> ActionFunction[..., Any]:
+        return _noted(ActionFunction(python, visibility, ActionCtx, pool=pool, retry=retry))
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_options(pool: object, retry: object) -> None:
+    if pool is not None and not isinstance(pool, str):
+        raise TypeError(f"`pool` is the name of a pool of functions/pools.py, not {pool!r}")
+    if retry is not None and not isinstance(retry, Retry):
+        raise TypeError(f"`retry` is a Retry(…), not {retry!r}")
 
 
 def _noted(function: F) -> F:

@@ -22,6 +22,7 @@ from types import FunctionType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from evolute.errors import DefinitionError, ValidationFailed
+from evolute.registry.job_options import Retry
 from evolute.values.annotations import Tables, signature_hints, validator_for
 from evolute.values.function_path import is_name
 from evolute.values.validators import AnyValue, Field, ObjectOf, Resolver, Validator
@@ -37,12 +38,21 @@ R_co = TypeVar("R_co", covariant=True)
 class Function(Generic[P, R_co]):
     """A decorated function: what other functions name when they run or schedule it.
 
-    `python` is the function itself, `context` the class its first parameter has. Equal only to itself.
+    `python` is the function itself, `context` the class its first parameter has. `pool` and `retry` are how its jobs are
+    run. Equal only to itself.
     """
 
     kind: Kind
 
-    def __init__(self, python: Callable[Concatenate[Any, P], Any], visibility: Visibility, context: type) -> None:
+    def __init__(
+        self,
+        python: Callable[Concatenate[Any, P], Any],
+        visibility: Visibility,
+        context: type,
+        *,
+        pool: str | None = None,
+        retry: Retry | None = None,
+    ) -> None:
         kind, given = type(self).kind, type(python).__name__
         if isinstance(python, Function):
             raise TypeError(f"{python.name} is already a {python.kind}; it cannot be a {kind} too")
@@ -51,6 +61,8 @@ class Function(Generic[P, R_co]):
         self.python = python
         self.visibility = visibility
         self.context = context
+        self.pool = pool
+        self.retry = retry
         self.module = python.__module__
         self.name = python.__name__
         code = inspect.unwrap(python).__code__
@@ -168,6 +180,28 @@ def define(function: Function[..., Any], path: str, tables: Tables) -> FunctionD
     return FunctionDefinition(
         path, function, ObjectOf(reading.fields), reading.returns, reading.parameters, reading.rest
     )
+
+
+def named_arguments(
+    definition: FunctionDefinition, positional: tuple[object, ...], named: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Python lets a typed reference be called with arguments by position; functions receive them by name.
+
+    Raises ValidationFailed for too many of them, and for one that is given twice.
+    """
+    if not positional:
+        return named
+    parameters = inspect.signature(definition.function.python).parameters.values()
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD][1:]
+    if len(positional) > len(names):
+        raise ValidationFailed(
+            f"ArgumentValidationError: {definition.path} takes {len(names)} arguments, but {len(positional)} were given"
+        )
+    by_position = dict(zip(names, positional, strict=False))
+    for name in by_position:
+        if name in named:
+            raise ValidationFailed(f"ArgumentValidationError: {definition.path} was given `{name}` twice")
+    return {**by_position, **named}
 
 
 class _SignatureReading:

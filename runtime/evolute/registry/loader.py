@@ -23,6 +23,7 @@ from typing import Any
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
+from evolute.registry import cron_loader, pool_loader
 from evolute.registry.decorators import decorated_in
 from evolute.registry.definition import Function, FunctionDefinition, define
 from evolute.registry.import_faults import ImportFaults
@@ -126,15 +127,22 @@ def load(deployment: Deployment, *, keep_imported: bool = False) -> Registry:
     faults.extend(_misplaced(deployment, modules))
     schema = _schema(deployment, modules, faults)
     functions: dict[str, FunctionDefinition] = {}
+    broken: dict[str, Function[..., Any]] = {}
     if schema is not None:
         for path, function in _offered(deployment, modules):
             try:
                 functions[path] = define(function, path, schema)
             except DefinitionError as error:
                 faults.append(str(error))
+                broken[path] = function
+    registry = Registry(deployment.hash, deployment.package, functions, schema or define_schema())
+    offered = [function for _, function in _offered(deployment, modules)]
+    registry.pools = pool_loader.read(modules, deployment.sources, offered, faults)
+    if schema is not None:  # else no function is known
+        registry.crons = cron_loader.read(modules, registry, broken, faults)
     if faults:
         raise DefinitionError(_text(deployment.root, faults))
-    return Registry(deployment.hash, deployment.package, functions, schema or define_schema())
+    return registry
 
 
 def _import_all(deployment: Deployment, faults: list[str]) -> dict[str, ModuleType]:

@@ -6,12 +6,14 @@ becomes the server's `RegistryReport`. The server therefore knows every function
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evolute.errors import FunctionNotFound
+from evolute.registry.crons import CronDefinition
 from evolute.registry.definition import Function, FunctionDefinition, Kind, Visibility
+from evolute.registry.job_options import Pool
 from evolute.values.function_path import canonical_path, missing_text
 from evolute.values.schema import Schema
 
@@ -20,15 +22,23 @@ ReportWire = dict[str, Any]
 
 
 class Registry:
-    """The loaded functions of one deployment by canonical path, and its schema. Never changes."""
+    """The loaded functions of one deployment by canonical path, its schema, its crons and pools. Never changes."""
 
     def __init__(
-        self, deployment: str, package: str, functions: Mapping[str, FunctionDefinition], schema: Schema
+        self,
+        deployment: str,
+        package: str,
+        functions: Mapping[str, FunctionDefinition],
+        schema: Schema,
+        crons: Sequence[CronDefinition] = (),
+        pools: Mapping[str, Pool] | None = None,
     ) -> None:
         self.deployment = deployment
         self.package = package
         self.functions = functions
         self.schema = schema
+        self.crons = crons
+        self.pools: Mapping[str, Pool] = pools or {}
         self._by_function: dict[Function[..., Any], FunctionDefinition] = {}
         for definition in functions.values():
             self._by_function.setdefault(definition.function, definition)
@@ -63,7 +73,13 @@ class Registry:
             }
             for definition in self.functions.values()
         ]
-        return {"deployment": self.deployment, "functions": functions, "schema": self.schema.to_wire()}
+        return {
+            "deployment": self.deployment,
+            "functions": functions,
+            "schema": self.schema.to_wire(),
+            "crons": [asdict(cron) for cron in self.crons],
+            "pools": {name: asdict(pool) for name, pool in self.pools.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -81,16 +97,21 @@ class FunctionReport:
 
 @dataclass(frozen=True)
 class RegistryReport:
-    """A deployment as the server knows it: its functions by canonical path, and the schema in wire form."""
+    """A deployment as the server knows it: its functions by canonical path, the schema in wire form, its crons
+    and pools."""
 
     deployment: str
     functions: Mapping[str, FunctionReport]
     schema_wire: Mapping[str, Any]
+    crons: Sequence[CronDefinition] = ()
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
     @staticmethod
     def from_wire(wire: ReportWire) -> RegistryReport:
         functions = {function["path"]: FunctionReport(**function) for function in wire["functions"]}
-        return RegistryReport(wire["deployment"], functions, wire["schema"])
+        crons = [CronDefinition(**cron) for cron in wire["crons"]]
+        pools = {name: Pool(**pool) for name, pool in wire["pools"].items()}
+        return RegistryReport(wire["deployment"], functions, wire["schema"], crons, pools)
 
     def find(self, path: str) -> FunctionReport | None:
         """By any spelling of the path. Raises FunctionNotFound for one that cannot be a path."""

@@ -1,35 +1,61 @@
 """The scheduler is a subscriber: it sleeps until the earliest due time, or until what it has read is touched.
 
-    look: one transaction reads the due jobs ──► one task for each ──► the one door
-      ▲                                                                  │
-      └── a job ended · the next one is due · a commit touched the rows ─┘
+    look: one transaction reads what is due, pool by pool ──► one task for each job ──► the one door
+      ▲                                                                                    │
+      └── a pool with more to do has room · the next job is due · a commit touched the rows ─┘
 
-A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
-state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
-own, and never run again: one found in progress that this process is not running was interrupted by a crash, and fails.
+What happens to the jobs that run is cut out of what it subscribes to, and so is every pool that is full: a job's end is
+a reason to look only if jobs of its pool were left. Nothing is polled: at most every second the clock is read again, so
+that a step of it, or a machine that slept, is noticed. How one job is run is `JobRunner`'s business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from evolute import failpoints
 from evolute.clock import NS_PER_MS, Clock
+from evolute.database.interval import Interval
 from evolute.database.subscriptions import Subscriptions, Token
-from evolute.errors import DiskFault, Retry, ShuttingDown
-from evolute.execution.executor import Executor, JobChanged
-from evolute.execution.request import Call, Outcome
+from evolute.database.transaction import Transaction
+from evolute.errors import DiskFault, Retry
+from evolute.execution.executor import Executor
 from evolute.limits import Limits
-from evolute.system import jobs
-from evolute.system.jobs import Job
+from evolute.scheduler.job_runner import JobRunner, RunEnd
+from evolute.scheduler.pool_room import PoolRoom
+from evolute.system import deployments, job_queue, pauses
+from evolute.system.job_queue import DueJobs
+from evolute.system.jobs import Job, name_of
 
 logger = logging.getLogger("evolute.scheduler")
 
-INTERRUPTED = "Transient error while executing action"
-BACKOFF_MS_MIN = 100
 GATHER_S = 0.02
 NEVER_NS = 1 << 63
+
+
+@dataclass
+class Look:
+    """What one look at the table found. `cuts` is what it need not be told of."""
+
+    found: dict[str, DueJobs] = field(default_factory=dict)
+    full: list[str] = field(default_factory=list)
+    cuts: list[Interval] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SchedulerStatistics:
+    """`lag_ms`: how long the oldest job that is due and has no room has waited. `outcomes` counts what has become of
+    the runs of each function since the start: "success", "failed", "canceled", and "again" for one tried later. `looks`
+    is how often the table was read."""
+
+    running: int
+    running_by_pool: Mapping[str, int]
+    lag_ms: float
+    outcomes: Mapping[tuple[str, str], int]
+    looks: int
 
 
 class Scheduler:
@@ -40,10 +66,15 @@ class Scheduler:
         self._subscriptions = subscriptions
         self._clock = clock
         self._limits = limits
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._backlog = False
+        self._runner = JobRunner(executor, subscriptions, clock, limits)
+        self._running: dict[str, asyncio.Task[RunEnd]] = {}
+        self._rooms: dict[str, PoolRoom] = {}
+        self._outcomes: Counter[tuple[str, str]] = Counter()
+        self._left_over_ns: int | None = None
+        self._looks = 0
         self._woken = asyncio.Event()
         self._asleep = asyncio.Event()
+        self._gathering: asyncio.TimerHandle | None = None
         self._sleeps_until_ns = NEVER_NS
 
     @property
@@ -55,13 +86,27 @@ class Scheduler:
         """When the loop looks again if nothing happens before."""
         return self._sleeps_until_ns
 
+    def statistics(self) -> SchedulerStatistics:
+        left_ns = self._left_over_ns
+        lag_ms = 0.0 if left_ns is None else max(0, self._clock.now_ns() - left_ns) / NS_PER_MS
+        by_pool = {pool: room.running for pool, room in self._rooms.items() if room.running}
+        return SchedulerStatistics(len(self._running), by_pool, lag_ms, dict(self._outcomes), self._looks)
+
+    async def count_due(self) -> int:
+        """How many jobs are due, running ones included; no more than `system_rows_per_run_max` are counted."""
+        now_ns, limit = self._clock.now_ns(), self._limits.system_rows_per_run_max
+        counted = await self._executor.run_system(
+            lambda transaction: job_queue.count_due(transaction, now_ns=now_ns, limit=limit)
+        )
+        return counted.value
+
     async def wait_idle(self) -> None:
         """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still."""
         while True:
             await self._asleep.wait()
             if self._running:
                 await asyncio.wait(self._running.values())
-            elif self._woken.is_set() or self._sleeps_until_ns <= self._clock.now_ns():
+            elif self._woken.is_set() or self._gathering or self._sleeps_until_ns <= self._clock.now_ns():
                 await asyncio.sleep(0)  # It is being woken.
             else:
                 return
@@ -81,52 +126,80 @@ class Scheduler:
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
+        if self._gathering is not None:
+            self._gathering.cancel()
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
+    # --- Looking ----------------------------------------------------------------------------------------------------
+
     async def _look(self) -> None:
         """Starts what is due and for which there is room, then waits for a reason to look again."""
         self._woken.clear()
-        if self._backlog and not await self._wait_for_room():
-            return
-        free = self._limits.jobs_running_max - len(self._running)
+        self._looks += 1
         now_ns = self._clock.now_ns()
-        running = frozenset(self._running)
-        look = await self._executor.run_system(
-            lambda transaction: jobs.due(transaction, now_ns=now_ns, limit=free, skip=running)
-        )
-        for job in look.value.jobs:
+        look = await self._executor.run_system(lambda transaction: self._read(transaction, now_ns))
+        for pool in look.value.full:
+            self._room(pool).has_more = True
+        for pool, found in look.value.found.items():
+            self._room(pool).has_more = found.left_over is not None
+        taken = [job for found in look.value.found.values() for job in found.jobs]
+        for job in sorted(taken, key=lambda job: job.due_ns):  # stable: each pool's are in the order of scheduling
             self._start(job)
-        self._backlog = len(look.value.jobs) >= free
-        if not self._backlog:
-            await self._wait(Token(look.read_set, look.ts), look.value.next_due_ns)
+        for pool in (*look.value.full, *look.value.found):
+            room = self._room(pool)
+            if room.has_more and room.free(now_ns) > 0:
+                self._gather(room)  # a job has ended since the table was read
+        self._left_over_ns = min(
+            (found.left_over for found in look.value.found.values() if found.left_over is not None), default=None
+        )
+        token = Token(look.read_set.without(look.value.cuts), look.ts)
+        await self._sleep(token, self._next_look_ns(look.value, now_ns))
 
-    async def _wait_for_room(self) -> bool:
-        """While more is due than may run: waits for half of the room, or for what is free when no job ends for a while.
+    def _read(self, transaction: Transaction, now_ns: int) -> Look:
+        """Reads only, and may be called more than once."""
+        look = Look()
+        deployments.active(transaction)  # new code may bring other pools
+        paused = pauses.paused(transaction)
+        if None in paused:
+            return look
+        running = self._running.keys()
+        for pool in job_queue.pools(transaction):
+            if pool in paused:
+                continue
+            room = self._room(pool)
+            limit = min(room.free(now_ns), self._limits.system_rows_per_run_max)
+            if limit <= 0:
+                look.full.append(pool)
+                look.cuts.append(job_queue.part_of(transaction, pool))
+                continue
+            found = job_queue.due(transaction, pool, now_ns=now_ns, limit=limit, skip=running, running=room.by_name)
+            look.found[pool] = found
+            if found.left_over is None:
+                look.cuts.extend(found.own)
+            else:
+                look.cuts.append(job_queue.part_of(transaction, pool))
+        return look
 
-        So a look reads many jobs and not one, and a few long ones do not keep the others waiting. False: ask again.
-        """
-        running_max = self._limits.jobs_running_max
-        if len(self._running) <= running_max // 2:
-            return True
-        try:
-            async with asyncio.timeout(None if len(self._running) >= running_max else GATHER_S):
-                await self._woken.wait()
-        except TimeoutError:
-            return True
-        return False
+    def _next_look_ns(self, look: Look, now_ns: int) -> int:
+        times = [found.next_due_ns for found in look.found.values() if found.next_due_ns is not None]
+        for pool in (*look.full, *look.found):
+            room = self._room(pool)
+            if room.has_more and room.waits_for_time(now_ns):
+                times.append(room.ready_ns(now_ns))
+        return min(times, default=NEVER_NS)
 
-    async def _wait(self, token: Token, next_due_ns: int | None) -> None:
-        """Until the rows that were read are touched, a job ends, or the next one is due."""
+    async def _sleep(self, token: Token, until_ns: int) -> None:
+        """Until the rows that were read are touched, a job's end makes room, or it is `until_ns`."""
         subscription = self._subscriptions.subscribe(token, lambda commit_ts: self._woken.set())
         try:
             if subscription.broken_at is not None:
                 return
             waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
-            if next_due_ns is not None:
-                waits.append(asyncio.ensure_future(self._clock.wait_until(next_due_ns)))
-            self._sleeps_until_ns = NEVER_NS if next_due_ns is None else next_due_ns
+            if until_ns != NEVER_NS:
+                waits.append(asyncio.ensure_future(self._wait_until(until_ns)))
+            self._sleeps_until_ns = until_ns
             self._asleep.set()
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -137,107 +210,55 @@ class Scheduler:
         finally:
             subscription.close()
 
-    # --- One job ---------------------------------------------------------------------------------------------------
+    async def _wait_until(self, until_ns: int) -> None:
+        while self._clock.now_ns() < until_ns:
+            await self._clock.wait_until(until_ns)
+
+    # --- Jobs -------------------------------------------------------------------------------------------------------
+
+    def _room(self, pool: str) -> PoolRoom:
+        """By what the active deployment says of the pool; one that it does not have has the default's limits."""
+        limits = self._executor.report.pools.get(pool)
+        concurrency = self._limits.jobs_running_max if limits is None else limits.concurrency
+        per_second = None if limits is None else limits.per_second
+        room = self._rooms.get(pool)
+        if room is None:
+            room = self._rooms[pool] = PoolRoom()
+        room.limit(concurrency, per_second, self._clock.now_ns())
+        return room
 
     def _start(self, job: Job) -> None:
         if job.id in self._running:
             return
-        task = asyncio.get_running_loop().create_task(self._run_job(job))
+        room = self._room(job.pool)
+        task = asyncio.get_running_loop().create_task(self._runner.run(job))
         self._running[job.id] = task
-        task.add_done_callback(lambda _: self._ended(job.id))
+        room.started(name_of(job.path), self._clock.now_ns())
+        task.add_done_callback(lambda _: self._ended(job, room))
 
-    def _ended(self, job_id: str) -> None:
-        task = self._running.pop(job_id)
+    def _ended(self, job: Job, room: PoolRoom) -> None:
+        task = self._running.pop(job.id)
+        room.ended(name_of(job.path))
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            logger.error("job %s could not be run", job.id, exc_info=error)
+        end = "again" if error is not None else task.result()
+        if end is not None:
+            self._outcomes[job.path, end] += 1
+        if end in ("again", None):
+            self._woken.set()  # its row may be due, and was passed over while it ran
+        elif room.has_more:
+            self._gather(room)
+
+    def _gather(self, room: PoolRoom) -> None:
+        """Looks when half of the pool's room is free, or after a while: a look reads many jobs rather than one."""
+        if room.running <= room.concurrency // 2:
+            self._woken.set()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
         self._woken.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("job %s could not be run", job_id, exc_info=error)
-
-    async def _run_job(self, job: Job) -> None:
-        """To its end; on errors that are not the function's again, ever slower. The row stays pending meanwhile."""
-        attempt = 0
-        while True:
-            try:
-                return await self._run_once(job)
-            except JobChanged:
-                return None
-            except (DiskFault, Retry) as error:
-                reason = str(error)
-            except Exception as error:
-                logger.exception("job %s (%s) could not be run", job.id, job.path)
-                reason = type(error).__name__
-            attempt += 1
-            backoff_ms = self._backoff_ms(attempt)
-            logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, backoff_ms, reason)
-            await self._wait_ms(backoff_ms)
-
-    def _backoff_ms(self, attempt: int) -> int:
-        return min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
-
-    async def _wait_ms(self, duration_ms: int) -> None:
-        until_ns = self._clock.now_ns() + duration_ms * NS_PER_MS
-        while self._clock.now_ns() < until_ns:
-            await self._clock.wait_until(until_ns)
-
-    async def _run_once(self, job: Job) -> None:
-        function = self._executor.report.functions.get(job.path)
-        if job.in_progress:
-            await self._fail(job, INTERRUPTED)
-        elif function is None:
-            text = f"Could not find function for '{job.path}'. It was removed after the job was scheduled."
-            await self._fail(job, text)
-        elif function.kind == "mutation":
-            await self._run_mutation(job)
-        elif function.kind == "action":
-            await self._run_action(job)
-        else:
-            what = f"{job.path} is defined as a {function.kind}. Only mutations and actions can be scheduled."
-            await self._fail(job, f"Unsupported function type. {what}")
-
-    async def _run_mutation(self, job: Job) -> None:
-        call = Call(job.path, job.arguments, kind="mutation", public_only=False, job=job.id)
-        outcome = await self._executor.mutate(call)
-        if outcome.error is not None:
-            await self._fail(job, outcome.error.message)
-
-    async def _run_action(self, job: Job) -> None:
-        if self._executor.closing:
-            raise ShuttingDown  # it stays pending, for the next start
-        marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
-        if not marked.value:
-            raise JobChanged
-        failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
-        outcome = await self._act(call)
-        failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
-        await self._finish_action(job, outcome)
-
-    async def _act(self, call: Call) -> Outcome:
-        """Once in progress, an action is never tried again: whatever keeps it from running is its error."""
-        try:
-            return await self._executor.act(call)
-        except Retry as error:
-            return self._executor.failed(error)
-
-    async def _finish_action(self, job: Job, outcome: Outcome) -> None:
-        """The terminal state, tried until it is written; a job that was cancelled meanwhile stays cancelled."""
-        attempt = 0
-        while True:
-            try:
-                if outcome.error is not None:
-                    await self._fail(job, outcome.error.message)
-                else:
-                    await self._executor.run_system(
-                        lambda transaction: jobs.succeed(transaction, job.id, self._clock.now_ns() / NS_PER_MS)
-                    )
-                return
-            except (DiskFault, Retry) as error:
-                attempt += 1
-                logger.warning("the end of job %s could not be written: %s", job.id, error)
-                await self._wait_ms(self._backoff_ms(attempt))
-
-    async def _fail(self, job: Job, text: str) -> None:
-        await self._executor.run_system(
-            lambda transaction: jobs.fail(transaction, job.id, text, self._clock.now_ns() / NS_PER_MS)
-        )
-
-

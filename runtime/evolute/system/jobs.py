@@ -1,30 +1,34 @@
 """Jobs: functions that run later, as rows of `_scheduled_functions`.
 
-                    ┌──────────────► canceled ◄───────────────┐
+                    ┌──────────────► canceled ◄──────────────────┐
     schedule ──► pending ──► success (a mutation: in its own commit)
-                    │ └────► failed                            │
-                    └──► inProgress (an action: committed first) ──► success | failed
+                 ▲  │ └────► failed ──► (retried by hand) pending  │
+                 │  └──► inProgress (an action: committed first) ──► success | failed
+                 └─ with a retry policy, later ─┘
 
-A row is written by the transaction that schedules, so a job exists if and only if that commits. `_due` is there as
-long as the job is pending or in progress, and 0 says "due now": then no clock decides about its turn. Jobs that are due
-at the same time start in the order in which they were scheduled. No transition leaves a terminal state (semantics A5 to
-A13).
+A row is written by the transaction that schedules, so a job exists if and only if that commits. `_pool` and `_due` are
+there as long as there is something left to do for it, and `_due` 0 says "due now": then no clock decides about its turn
+(semantics A5 to A13). A canceled job is one to do if its completion function has still to be told.
+
+`_mark` is the key of a pending job that has one, which is a string, and the time at which a failed job failed, which is
+a number: one index serves both.
 
 Functions see the public fields; those that begin with an underscore are the scheduler's. Long arguments have a row of
-their own, so that walking over the jobs stays cheap.
+their own, so that walking over the jobs stays cheap. Which job is next is `job_queue`'s business, how one ends is
+`job_endings`'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from evolute.clock import NS_PER_MS
 from evolute.database.index_range import Range
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidSchedule, LimitReached
-from evolute.system.tables import BY_COMPLETED, BY_DUE, SCHEDULED, SCHEDULED_ARGUMENTS, SCHEDULED_NUMBER
+from evolute.system.tables import BY_COMPLETED, BY_MARK, SCHEDULED, SCHEDULED_ARGUMENTS, SCHEDULED_NUMBER
 from evolute.values.display import display
 from evolute.values.document_id import decode_id
 from evolute.values.value import SYSTEM_FIELDS, UNSET, Int64, Value, size_of, type_name
@@ -37,27 +41,56 @@ FAILED: Final = "failed"
 CANCELED: Final = "canceled"
 
 DUE_NOW: Final = Int64(0)
+DEFAULT_POOL: Final = "default"
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is run. `retry` is a retry policy's row, `on_complete` the path of a mutation.
+
+    `key`: at most one job with it is pending. `keep` leaves that one alone; otherwise the new one replaces it.
+    """
+
+    pool: str = DEFAULT_POOL
+    key: str | None = None
+    keep: bool = False
+    retry: Mapping[str, Any] | None = None
+    on_complete: str | None = None
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """For the channel between worker and server."""
+        return (self.pool, self.key, self.keep, None if self.retry is None else dict(self.retry), self.on_complete)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> JobOptions:
+        return cls(*wire)
+
+
+NO_OPTIONS: Final = JobOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A job that has not ended. `arguments` is the canonical JSON of one object; `due_ns` 0 means due at once."""
+    """A job with something left to do. `arguments` is the canonical JSON of one object; `due_ns` 0 is due at once.
+
+    `state` is "pending", "inProgress" or, if only its completion function has to be told, "canceled".
+    """
 
     id: str
     path: str
     arguments: bytes
     scheduled_ms: float
     due_ns: int
-    in_progress: bool
+    state: str
+    pool: str = DEFAULT_POOL
+    retry: Mapping[str, Any] | None = None
+    on_complete: str | None = None
 
-
-class DueJobs(NamedTuple):
-    """The jobs to start, and the due time of the next one that was read, which may have come as well; None if none."""
-
-    jobs: list[Job]
-    next_due_ns: int | None
+    @property
+    def in_progress(self) -> bool:
+        return self.state == IN_PROGRESS
 
 
 # --- scheduling -------------------------------------------------------------------------------------------------------
@@ -71,37 +104,66 @@ def schedule(
     due_ns: int | None,
     scheduled_ms: float,
     parent_job: str | None = None,
+    options: JobOptions = NO_OPTIONS,
 ) -> str:
     """A new job; returns its id. `due_ns` None is due now. The child of a canceled parent is canceled from the start.
 
-    Raises LimitReached for too many, or too large arguments, in one transaction: it can be caught, and what was
-    scheduled before stays. The counters are not rolled back with a nested mutation (semantics A4).
+    With a key that a pending job has, that one is canceled, or with `keep` its id is returned. Raises LimitReached for
+    too many, or too large arguments, in one transaction: it can be caught, and what was scheduled before stays. The
+    counters are not rolled back with a nested mutation (semantics A4).
     """
     _count(transaction, arguments)
     now_ms = transaction.now_ns / NS_PER_MS
-    row: dict[str, object] = {"name": _name_of(path), "scheduledTime": scheduled_ms}
+    row: dict[str, object] = {"name": name_of(path), "scheduledTime": scheduled_ms}
+    kept = _kept_options(options)
+    if kept:
+        row["_options"] = kept
+    is_canceled = parent_job is not None and _is_canceled(transaction, parent_job)
+    if is_canceled:
+        row |= {"state": {"kind": CANCELED}, "completedTime": now_ms}
+        if options.on_complete is not None:
+            del row["completedTime"]
+            row |= {"_pool": options.pool, "_due": DUE_NOW}
+    else:
+        holder = _holder(transaction, options.key)
+        if holder is not None and options.keep:
+            return cast("str", holder["_id"])
+        if holder is not None:
+            _cancel(transaction, holder)
+        due = DUE_NOW if due_ns is None else Int64(due_ns)
+        row |= {"state": {"kind": PENDING}, "_pool": options.pool, "_due": due}
+        if options.key is not None:
+            row["_mark"] = options.key
     if len(encode(arguments)) > transaction.limits.scheduled_inline_arguments_bytes_max:
         row["_arguments"] = transaction.insert(SCHEDULED_ARGUMENTS, {"args": [arguments]})
     else:
         row["args"] = [arguments]
-    if parent_job is not None and _is_canceled(transaction, parent_job):
-        row |= {"state": {"kind": CANCELED}, "completedTime": now_ms}
-    else:
-        row |= {"state": {"kind": PENDING}, "_due": DUE_NOW if due_ns is None else Int64(due_ns)}
     return transaction.insert(SCHEDULED, row)
 
 
 def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None) -> None:
-    """A pending job will not run, the result of a running action is ignored; what has ended, or is gone, stays so.
+    """A pending job will not run, a running action is interrupted; what has ended, or is gone, stays so.
 
-    `own_job` is the job on whose behalf this is asked for. Raises InvalidSchedule if it is this one; InvalidId.
+    The completion function of the job is another function's code, and is not run in the transaction of the one that
+    cancels: the row stays with the scheduler, which runs it next, exactly once. `own_job` is the job on whose behalf
+    this is asked for. Raises InvalidSchedule if it is this one; InvalidId.
     """
     if own_job is not None and job_id == own_job:
         raise InvalidSchedule("A mutation cannot cancel itself")
     check_job_id(job_id)
-    row = _row(transaction, job_id)
-    if row is not None and "_due" in row:
-        _end(transaction, job_id, {"kind": CANCELED}, transaction.now_ns / NS_PER_MS)
+    row = read(transaction, job_id)
+    if row is not None and row["state"]["kind"] in (PENDING, IN_PROGRESS):
+        _cancel(transaction, row)
+
+
+def _cancel(transaction: Transaction, row: Row) -> None:
+    changes: dict[str, object] = {"state": {"kind": CANCELED}, "_mark": UNSET}
+    if options_of(row).get("onComplete") is not None:
+        changes["_due"] = DUE_NOW
+    else:
+        changes |= {"completedTime": transaction.now_ns / NS_PER_MS, "_due": UNSET, "_pool": UNSET}
+    with transaction.uncounted():
+        transaction.patch(row["_id"], changes)
 
 
 def check_job_id(job_id: object) -> None:
@@ -117,6 +179,28 @@ def check_job_id(job_id: object) -> None:
         raise InvalidId(f"Invalid argument `id` for `db.cancel_job`: {error}") from None
     if number != SCHEDULED_NUMBER:
         raise InvalidId(f"Invalid scheduled function ID. The ID must be an ID on the '{SCHEDULED}' table.")
+
+
+def _kept_options(options: JobOptions) -> dict[str, Value]:
+    """Those that are not as usual; a row without any has no such field."""
+    kept: dict[str, Value] = {}
+    if options.pool != DEFAULT_POOL:
+        kept["pool"] = options.pool
+    if options.key is not None:
+        kept["key"] = options.key
+    if options.retry is not None:
+        kept["retry"] = dict(options.retry)
+    if options.on_complete is not None:
+        kept["onComplete"] = options.on_complete
+    return kept
+
+
+def _holder(transaction: Transaction, key: str | None) -> Row | None:
+    """The pending job of that key. Its absence is remembered too: of two who schedule at once, one is run again."""
+    if key is None:
+        return None
+    with transaction.uncounted():
+        return transaction.query(SCHEDULED).with_index(BY_MARK, _mark=key).first()
 
 
 def _count(transaction: Transaction, arguments: Value) -> None:
@@ -136,28 +220,11 @@ def _count(transaction: Transaction, arguments: Value) -> None:
 
 
 def _is_canceled(transaction: Transaction, job_id: str) -> bool:
-    row = _row(transaction, job_id)
+    row = read(transaction, job_id)
     return row is not None and row["state"]["kind"] == CANCELED
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
-
-
-def due(transaction: Transaction, *, now_ns: int, limit: int, skip: Collection[str] = frozenset()) -> DueJobs:
-    """Up to `limit` jobs that are due, first come first served, passing over the ids in `skip`.
-
-    Reads one row more than it takes, so that what it has read tells when there is something else to do.
-    """
-    found: list[Job] = []
-    with transaction.uncounted():
-        for row in transaction.query(SCHEDULED).with_index(BY_DUE, _due=Range(gte=DUE_NOW)):
-            if row["_id"] in skip:
-                continue
-            due_ns = int(row["_due"])
-            if due_ns > now_ns or len(found) >= limit:
-                return DueJobs(found, due_ns)
-            found.append(_job(transaction, row))
-    return DueJobs(found, None)
+# --- states -----------------------------------------------------------------------------------------------------------
 
 
 def begin(transaction: Transaction, job_id: str) -> Job | None:
@@ -165,46 +232,64 @@ def begin(transaction: Transaction, job_id: str) -> Job | None:
 
     In the transaction of a mutation that is the job; a job of an action is marked in a commit of its own.
     """
-    if not mark_in_progress(transaction, job_id):
+    if not _take(transaction, job_id, {}):
         return None
-    with transaction.uncounted():
-        row = transaction.get(job_id)
-        assert row is not None
-        return _job(transaction, row)
+    return find(transaction, job_id)
 
 
 def mark_in_progress(transaction: Transaction, job_id: str) -> bool:
-    """`begin` for a job whose arguments are at hand. False if it must not be run."""
-    row = _row(transaction, job_id)
+    """`begin` for a job whose arguments are at hand. False if it must not be run. Its key is free from now on."""
+    return _take(transaction, job_id, {"_started": transaction.now_ns / NS_PER_MS})
+
+
+def _take(transaction: Transaction, job_id: str, changes: Mapping[str, object]) -> bool:
+    row = read(transaction, job_id)
     if row is None or row["state"]["kind"] != PENDING:
         return False
     with transaction.uncounted():
-        transaction.patch(job_id, {"state": {"kind": IN_PROGRESS}})
+        transaction.patch(job_id, {"state": {"kind": IN_PROGRESS}, "_mark": UNSET, **changes})
     return True
 
 
 def succeed(transaction: Transaction, job_id: str, now_ms: float) -> bool:
     """The job has finished. False if it was canceled meanwhile, or is gone: then it stays so."""
-    return _finish(transaction, job_id, {"kind": SUCCESS}, now_ms)
+    return finish(transaction, job_id, {"kind": SUCCESS}, now_ms)
 
 
 def fail(transaction: Transaction, job_id: str, text: str, now_ms: float) -> bool:
     """The job has failed, or cannot be run. False if it was canceled meanwhile, or is gone: then it stays so."""
-    return _finish(transaction, job_id, {"kind": FAILED, "error": text}, now_ms)
+    return finish(transaction, job_id, {"kind": FAILED, "error": text}, now_ms)
 
 
-def _finish(transaction: Transaction, job_id: str, state: Mapping[str, Value], now_ms: float) -> bool:
-    row = _row(transaction, job_id)
+def finish(
+    transaction: Transaction,
+    job_id: str,
+    state: Mapping[str, Value],
+    now_ms: float,
+    changes: Mapping[str, object] | None = None,
+) -> bool:
+    """Sets a terminal state, and `changes` beside it. False if the job was canceled meanwhile, or is gone."""
+    row = read(transaction, job_id)
     if row is None or row["state"]["kind"] == CANCELED:
         return False
     assert "_due" in row, f"job {job_id} has ended already: {row['state']}"
-    _end(transaction, job_id, state, now_ms)
+    end(transaction, job_id, state, now_ms, changes)
     return True
 
 
-def _end(transaction: Transaction, job_id: str, state: Mapping[str, Value], now_ms: float) -> None:
+def end(
+    transaction: Transaction,
+    job_id: str,
+    state: Mapping[str, Value],
+    now_ms: float,
+    changes: Mapping[str, object] | None = None,
+) -> None:
+    """Nothing is left to do for the job, whatever it was."""
+    gone = {"_due": UNSET, "_pool": UNSET, "_started": UNSET}
+    mark = now_ms if state["kind"] == FAILED else UNSET
     with transaction.uncounted():
-        transaction.patch(job_id, {"state": dict(state), "completedTime": now_ms, "_due": UNSET})
+        patch = {"state": dict(state), "completedTime": now_ms, **gone, "_mark": mark, **(changes or {})}
+        transaction.patch(job_id, patch)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -219,47 +304,69 @@ def public_row(transaction: Transaction, row: Mapping[str, Any]) -> Row:
 
 def purge_completed(transaction: Transaction, *, before_ms: float, limit: int) -> int:
     """Delete up to `limit` jobs that ended before `before_ms`, with their arguments; returns how many."""
-    purged = 0
     with transaction.uncounted():
         ended = transaction.query(SCHEDULED).with_index(BY_COMPLETED, completedTime=Range(gte=0, lt=before_ms))
-        for row in ended.take(limit):
-            if "_arguments" in row:
-                transaction.delete(row["_arguments"])
-            transaction.delete(row["_id"])
-            purged += 1
-    return purged
+        rows = ended.take(limit)
+        for row in rows:
+            delete(transaction, row)
+    return len(rows)
 
 
-def _row(transaction: Transaction, job_id: str) -> Row | None:
+def delete(transaction: Transaction, row: Row) -> None:
+    """The row and its arguments."""
+    with transaction.uncounted():
+        if "_arguments" in row:
+            transaction.delete(row["_arguments"])
+        transaction.delete(row["_id"])
+
+
+def read(transaction: Transaction, job_id: str) -> Row | None:
+    """The row, hidden fields and all."""
     with transaction.uncounted():
         return transaction.get(job_id)
 
 
-def _job(transaction: Transaction, row: Row) -> Job:
+def find(transaction: Transaction, job_id: str) -> Job | None:
+    """The job if there is something left to do for it."""
+    row = read(transaction, job_id)
+    return None if row is None or "_due" not in row else job_of(transaction, row)
+
+
+def job_of(transaction: Transaction, row: Row) -> Job:
+    """A row with something left to do."""
+    options = options_of(row)
     return Job(
         id=row["_id"],
-        path=_path_of(row["name"]),
+        path=path_of(row["name"]),
         arguments=encode(_arguments(transaction, row)[0]),
         scheduled_ms=row["scheduledTime"],
         due_ns=int(row["_due"]),
-        in_progress=row["state"]["kind"] == IN_PROGRESS,
+        state=row["state"]["kind"],
+        pool=row["_pool"],
+        retry=options.get("retry"),
+        on_complete=options.get("onComplete"),
     )
+
+
+def options_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", row.get("_options", {}))
 
 
 def _arguments(transaction: Transaction, row: Mapping[str, Any]) -> list[Value]:
     if "args" in row:
         return cast("list[Value]", row["args"])
-    kept = transaction.get(row["_arguments"])
+    with transaction.uncounted():
+        kept = transaction.get(row["_arguments"])
     assert kept is not None, f"the arguments of job {row['_id']} are gone"
     return cast("list[Value]", kept["args"])
 
 
-def _name_of(path: str) -> str:
+def name_of(path: str) -> str:
     """`messages:send` is shown as `messages.py:send`."""
     module, _, function = path.partition(":")
     return f"{module}.py:{function}"
 
 
-def _path_of(name: str) -> str:
+def path_of(name: str) -> str:
     module, _, function = name.partition(":")
     return f"{module.removesuffix('.py')}:{function}"

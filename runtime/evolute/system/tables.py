@@ -2,9 +2,12 @@
 
 _scheduled_functions     jobs                   jobs.py; functions read its public fields with `ctx.db.system`
 _scheduled_arguments     long arguments of jobs
+_crons                   crons                  crons.py; functions read them with `ctx.db.system`
+_cron_runs               the latest runs of each
 _session_requests        what makes a session's mutations run once      sessions.py
 _deployments             the active deployment                          deployments.py
 _deployment_sources      its files
+_scheduler_pauses        what the scheduler is not to start  pauses.py
 """
 
 from __future__ import annotations
@@ -19,15 +22,25 @@ SCHEDULED_ARGUMENTS: Final = "_scheduled_arguments"
 SESSIONS: Final = "_session_requests"
 DEPLOYMENTS: Final = "_deployments"
 SOURCES: Final = "_deployment_sources"
+PAUSES: Final = "_scheduler_pauses"
+
+CRONS: Final = "_crons"
+CRON_RUNS: Final = "_cron_runs"
 
 SCHEDULED_NUMBER: Final = 513
 SCHEDULED_ARGUMENTS_NUMBER: Final = 514
 SESSIONS_NUMBER: Final = 515
 DEPLOYMENTS_NUMBER: Final = 516
 SOURCES_NUMBER: Final = 517
+CRONS_NUMBER: Final = 540
+CRON_RUNS_NUMBER: Final = 541
+PAUSES_NUMBER: Final = 520
 
 BY_DUE: Final = "by_due"
 BY_COMPLETED: Final = "by_completed"
+BY_STATIC: Final = "by_static"
+BY_CRON: Final = "by_cron"
+BY_MARK: Final = "by_mark"
 
 
 class SystemTable(NamedTuple):
@@ -42,12 +55,19 @@ TABLES: Final = (
     SystemTable(
         SCHEDULED,
         SCHEDULED_NUMBER,
-        (IndexDefinition(BY_DUE, ("_due",)), IndexDefinition(BY_COMPLETED, ("completedTime",))),
+        (
+            IndexDefinition(BY_DUE, ("_pool", "name", "_due")),
+            IndexDefinition(BY_COMPLETED, ("completedTime",)),
+            IndexDefinition(BY_MARK, ("_mark",)),
+        ),
     ),
     SystemTable(SCHEDULED_ARGUMENTS, SCHEDULED_ARGUMENTS_NUMBER),
+    SystemTable(CRONS, CRONS_NUMBER, (IndexDefinition(BY_DUE, ("_due",)), IndexDefinition(BY_STATIC, ("static",)))),
+    SystemTable(CRON_RUNS, CRON_RUNS_NUMBER, (IndexDefinition(BY_CRON, ("name",)),)),
     SystemTable(SESSIONS, SESSIONS_NUMBER),
     SystemTable(DEPLOYMENTS, DEPLOYMENTS_NUMBER),
     SystemTable(SOURCES, SOURCES_NUMBER),
+    SystemTable(PAUSES, PAUSES_NUMBER),
 )
 
 
