@@ -1,4 +1,4 @@
-"""Jobs in real worker processes: poison, interrupting, crashes of workers, completion, and exactly once across SIGKILL."""
+"""Jobs in real worker processes: poison, interrupting, crashes of workers and of the server, completion."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Jobs:
 
     async def until(self, job: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
-            while not reached(row := await self.row(job)):
+            while not reached(row := await self.row(job)):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return row
 
@@ -155,7 +155,7 @@ class Jobs:
 
     async def wait_line(self, line: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while line not in self.lines():
+            while line not in self.lines():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
@@ -219,7 +219,7 @@ def test_cancelling_interrupts_the_running_action_and_those_it_called(tmp_path: 
             await jobs.wait_line("started")
             if nested:
                 async with asyncio.timeout(PATIENCE_S):
-                    while jobs.backend.pool.statistics().running < 2:
+                    while jobs.backend.pool.statistics().running < 2:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)
             await jobs.call("jobs:cancel", job=job)
@@ -233,7 +233,7 @@ def test_cancelling_interrupts_the_running_action_and_those_it_called(tmp_path: 
         text = "The action was cancelled by the server."
         assert await jobs.call("jobs:tellings") == [["canceled", text, 1]] * 2
         async with asyncio.timeout(PATIENCE_S):
-            while jobs.backend.pool.statistics().running:
+            while jobs.backend.pool.statistics().running:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     run(tmp_path, body)

@@ -88,7 +88,7 @@ def test_s3_the_row_is_seen_inside_the_mutation() -> None:
     @mutation
     def see(ctx: MutationCtx) -> None:
         job = ctx.scheduler.run_after(timedelta(seconds=1.5), work)
-        row = ctx.db.system.get(job)
+        row: Any = ctx.db.system.get(job)
         assert row["state"] == {"kind": "pending"}
         assert row["scheduledTime"] == ctx.now_ms + 1500
 
@@ -133,7 +133,7 @@ def test_s6_five_years_each_way() -> None:
 def test_s7_a_query_is_refused_where_it_is_scheduled() -> None:
     @mutation
     def try_it(ctx: MutationCtx) -> None:
-        with pytest.raises(InvalidSchedule, match="Unsupported function type. look in module test_scheduler_checks"):
+        with pytest.raises(InvalidSchedule, match=r"Unsupported function type\. look in module test_scheduler_checks"):
             ctx.scheduler.run_after(0, look)  # type: ignore[call-overload]
 
     with backend(try_it) as one:

@@ -1,4 +1,4 @@
-"""How jobs run and end: retry policies, cancelling what runs, crashes, clock steps, what is kept. The clock is manual."""
+"""How jobs run and end: retry policies, cancelling what runs, crashes, clock steps, retention. The clock is manual."""
 
 from __future__ import annotations
 

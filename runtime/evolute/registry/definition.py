@@ -38,8 +38,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Function(Generic[P, R_co]):
     """A decorated function: what other functions name when they run or schedule it.
 
-    `python` is the function itself, `context` the class its first parameter has. `pool` and `retry` are how its jobs are
-    run. Equal only to itself.
+    `python` is the function itself, `context` the class its first parameter has. `pool` and `retry` say how its jobs
+    are run. Equal only to itself.
     """
 
     kind: Kind
