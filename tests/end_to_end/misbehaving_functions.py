@@ -411,10 +411,10 @@ def limit(ctx: MutationCtx, how: str) -> str:
                 ctx.db.query("items").collect()
                 ctx.db.query("never").collect()
         elif how == "write":
-            for n in range(300):
+            for n in range(1600):
                 ctx.db.insert("never", {"n": n})
         elif how == "intervals":
-            for n in range(300):
+            for n in range(2100):
                 ctx.db.query("items").with_index("by_n", n=n).collect()
         elif how == "query":
             query = ctx.db.query("items")

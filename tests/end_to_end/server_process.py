@@ -106,8 +106,13 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills it if it still runs."""
         if self.process.poll() is None:
             self.kill()
+        self._reader.join(timeout=5)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

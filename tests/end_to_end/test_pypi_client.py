@@ -87,7 +87,8 @@ values = [
     None, True, False, "", "ä𝄞\\0", b"", bytes(range(256)), [], {}, [[{"a": [None]}]], 1.5, 1e300, -1e-300,
     2.0**53, math.inf, -math.inf, {"": 1.0, "a b": 2.0}, ConvexInt64(0), ConvexInt64(2**63 - 1), ConvexInt64(-(2**63)),
 ]
-for call, path in ((client.query, "values:echo"), (client.mutation, "values:echo_back"), (client.action, "values:echo_late")):
+paths = {client.query: "values:echo", client.mutation: "values:echo_back", client.action: "values:echo_late"}
+for call, path in paths.items():
     for value in values:
         came = call(path, {"value": value})
         assert came == value and type(came) is type(value), (value, came)
@@ -162,7 +163,7 @@ from convex.http_client import ConvexHttpClient
 http = ConvexHttpClient(url)
 assert http.mutation("counters:add", {"name": "http", "amount": 3}) == 3.0
 assert http.query("counters:get", {"name": "http"}) == 3.0
-assert http.action("values:echo_late", {"value": {"a": [1, 2.5, None], "b": b"x"}}) == {"a": [1.0, 2.5, None], "b": b"x"}
+assert http.action("values:echo_late", {"value": {"a": [1, None], "b": b"x"}}) == {"a": [1.0, None], "b": b"x"}
 assert http.query("values:echo", {"value": ConvexInt64(-1)}) == -1
 assert math.isnan(http.query("values:echo", {"value": math.nan}))
 assert failure(http.mutation, "faults:told", {}).data == {"code": 7.0, "why": "because"}
@@ -189,11 +190,11 @@ while (seen := next(results)) != ["before", "after"]:
     assert seen == ["before"], seen
 assert client.query("messages:list") == ["before", "after"]
 """
-    with ServerProcess(functions, tmp_path / "data", environment=gates.environment) as first:
-        with program(text, first.url) as client:
-            client.wait_for("ready")
-            first.kill()
-            with ServerProcess(functions, tmp_path / "data", port=first.port, environment=gates.environment) as second:
-                client.say("go")
-                client.finish()
-                assert second.stop() == 0
+    data, environment = tmp_path / "data", gates.environment
+    with ServerProcess(functions, data, environment=environment) as first, program(text, first.url) as client:
+        client.wait_for("ready")
+        first.kill()
+        with ServerProcess(functions, data, port=first.port, environment=environment) as second:
+            client.say("go")
+            client.finish()
+            assert second.stop() == 0

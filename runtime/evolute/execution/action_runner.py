@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from types import FrameType
@@ -142,7 +143,7 @@ class ActionRunner:
                     f"{len(unawaited)} unawaited operation(s): [{', '.join(unawaited)}]. "
                     "Async operations should be awaited or they might not run.",
                 )
-        if asyncio.iscoroutine(returned):
+        if inspect.iscoroutine(returned):
             returned.close()
             raise InvalidQuery(f"Function {definition.path} returned a coroutine; await it.")
         return encode_result(definition, definition.result(returned, self._names), self._limits)

@@ -19,7 +19,6 @@ from evolute.registry.loader import Deployment, read_folder
 from evolute.registry.registry import RegistryReport
 from evolute.system import deployments
 
-
 NOTHING = Deployment(hash="none", package="functions", root="", sources={})
 
 

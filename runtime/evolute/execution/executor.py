@@ -154,7 +154,7 @@ class Executor:
     async def mutate(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
         """Runs the mutation to its end: committed, durable and published, or failed without an effect.
 
-        `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call with a session that has
+        `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call of a session that has
         been committed before answers as it did then. Raises JobChanged for a job that is no longer pending.
         """
         with self._admitted():

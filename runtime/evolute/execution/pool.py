@@ -4,7 +4,8 @@
         transaction lane   one request at a time per worker, several sent ahead so that no worker waits for the loop
         action lane        many at once per worker
 
-A request is lent the worker that has the least to do. If that worker dies, the request that was running is run once
+A request is lent the worker that has the least to do; those that were sent behind one that runs long are run elsewhere
+as well, and the first outcome counts. If that worker dies, the request that was running is run once
 more; a second death is its error. The others go back to the head of the queue, unharmed. An action is never run again.
 
 Publishing new code starts a new generation beside the old one; `activate` switches in one event-loop turn, and the old
@@ -226,6 +227,7 @@ class Pool:
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired]
+        able = [worker for worker in able if worker.lane == "action" or not worker.is_late]
         if not able:
             return None
         worker = min(able, key=lambda candidate: len(candidate.pending))
@@ -234,6 +236,14 @@ class Pool:
         if worker.lane == "transaction":
             return worker if len(worker.pending) < self._limits.requests_per_worker_max else None
         return worker if worker.slots_used < self._limits.actions_per_worker_max else None
+
+    def _overtake(self, worker: WorkerProcess) -> None:
+        """What was sent behind a request that runs long gets a second place, at the head of the queue."""
+        for pending in reversed(list(worker.pending.values())[1:]):
+            if pending.places == 1 and not pending.future.done():
+                pending.places += 1
+                self._queues[worker.lane].appendleft(pending)
+        self._dispatch(worker.lane)
 
     def _cancel(self, pending: Pending) -> None:
         """Nobody waits any more: an action is interrupted; a transaction is left to end, it harms nobody."""
@@ -256,6 +266,7 @@ class Pool:
             self._limits,
             lifeline_fd=self._lifeline_read_fd,
             on_outcome=lambda worker: self._dispatch(worker.lane),
+            on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),
         )
         generation.workers[lane].append(worker)
@@ -302,7 +313,9 @@ class Pool:
                     ),
                 )
         for pending in reversed(unanswered):
-            if not pending.future.done():
+            pending.places -= 1
+            if not pending.places and not pending.future.done():
+                pending.places = 1
                 self._queues["transaction"].appendleft(pending)
 
     def _time_limit_text(self, pending: Pending) -> str:

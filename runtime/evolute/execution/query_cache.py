@@ -182,7 +182,8 @@ class QueryCache:
             low_ts = max(at_least_ts, max(result.begin_ts for result in chosen.values()))
             batch |= dict.fromkeys(call for call, result in chosen.items() if not result.good_at(low_ts))
             chosen |= await asyncio.shield(self._start(tuple(batch)))
-        return ts, {call: result for call, result in chosen.items() if result is not given.get(call)}
+        wanted = set(stale)  # A call may be both: the same query, asked for by one who does not hold its result yet.
+        return ts, {call: chosen[call] for call in chosen if call in wanted or chosen[call] is not given.get(call)}
 
     def discard(self, result: QueryResult) -> None:
         """Forgets the result, so that whoever asks next runs the query again; those who hold it keep it."""

@@ -167,7 +167,7 @@ def decode_client(text: str | bytes) -> ClientMessage:
         case "Event":
             return Event(fields.string("eventType"))
         case unknown:
-            raise MalformedMessage(f"There is no client message of type {unknown!r}.")
+            raise MalformedMessage(f"There is no client message of type {unknown[:64]!r}.")
 
 
 def decode_arguments(path: str, tree: object) -> tuple[bytes, str | None]:
@@ -215,7 +215,7 @@ def _decode_query_change(fields: Fields) -> AddQuery | RemoveQuery:
         case "Remove":
             return RemoveQuery(fields.number("queryId"))
         case unknown:
-            raise MalformedMessage(f"{fields.where}.type must be 'Add' or 'Remove', got {unknown!r}.")
+            raise MalformedMessage(f"{fields.where}.type must be 'Add' or 'Remove', got {unknown[:64]!r}.")
 
 
 def _decode_call(fields: Fields) -> tuple[str, bytes, str | None]:
@@ -242,7 +242,7 @@ def _decode_token(fields: Fields) -> Token:
             except InvalidValue as error:
                 raise MalformedMessage(f"{identity.where} is not a value: {error}") from error
         case unknown:
-            raise MalformedMessage(f"Authenticate.tokenType must be 'None', 'User' or 'Admin', got {unknown!r}.")
+            raise MalformedMessage(f"Authenticate.tokenType must be 'None', 'User' or 'Admin', got {unknown[:64]!r}.")
 
 
 # --- Client: what leaves --------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def decode_server(text: str | bytes) -> ServerMessage:
         case "Ping":
             return Ping()
         case unknown:
-            raise MalformedMessage(f"There is no server message of type {unknown!r}.")
+            raise MalformedMessage(f"There is no server message of type {unknown[:64]!r}.")
 
 
 def _decode_modification(fields: Fields) -> Modification:
@@ -346,7 +346,7 @@ def _decode_modification(fields: Fields) -> Modification:
             data = fields.raw("errorData") if fields.has("errorData") else None
             return QueryFailed(query_id, fields.string("errorMessage"), data, log_lines, journal)
         case unknown:
-            raise MalformedMessage(f"{fields.where}: there is no modification of type {unknown!r}.")
+            raise MalformedMessage(f"{fields.where}: there is no modification of type {unknown[:64]!r}.")
 
 
 def _decode_result(fields: Fields) -> Success | Failure:

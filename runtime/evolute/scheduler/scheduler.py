@@ -239,5 +239,3 @@ class Scheduler:
         await self._executor.run_system(
             lambda transaction: jobs.fail(transaction, job.id, text, self._clock.now_ns() / NS_PER_MS)
         )
-
-
