@@ -123,10 +123,26 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a non-negative whole number, got {value!r}")
-        assert self.document_depth_max <= self.value_depth_max
-        assert self.frame_fragment_bytes < 16 * MIB, "the PyPI client refuses frames of 16 MiB"
-        assert self.heartbeat_ms < 30_000, "the PyPI client reconnects after 30 s of silence"
-        assert self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max
+        self._require(
+            self.document_depth_max <= self.value_depth_max, "document_depth_max must be at most value_depth_max"
+        )
+        self._require(
+            self.frame_fragment_bytes < 16 * MIB,
+            "frame_fragment_bytes must be less than 16 MiB, because PyPI's client refuses frames of that length",
+        )
+        self._require(
+            self.heartbeat_ms < 30_000,
+            "heartbeat_ms must be less than 30000, because PyPI's client gives a connection up that is silent for so long",
+        )
+        self._require(
+            self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
+            "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+        )
+
+    @staticmethod
+    def _require(holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(rule)
 
 
 def limits_from(environment: Mapping[str, str]) -> Limits:

@@ -1,7 +1,7 @@
 """The crash campaign: a real server under load is killed again and again, and nothing may be lost or done twice.
 
-    clients ──► mutations, jobs ──► server ──► data folder        every promise that the server made is written down here,
-       ▲                              ✗ SIGKILL                   and compared with the data folder in the end
+    clients ──► mutations, jobs ──► server ──► data folder     every promise that the server made is written down
+       ▲                              ✗ SIGKILL                and compared with the data folder in the end
        └── reconnect, send again ──► server ──► …
 
 The clients live through all of it, each with one session. What they send is counted by increments, so that a mutation
@@ -99,7 +99,7 @@ class Campaign:
         self._port = _free_port()
         self._names = itertools.count()
         self._loading = True
-        self._clients: list[EagerClient] = []
+        self._clients: list[Client] = []
         self._seen: set[int] = set()
         self._answered = 0
         self._awaited: tuple[int, asyncio.Event] = (0, asyncio.Event())
@@ -116,9 +116,9 @@ class Campaign:
 
     @contextlib.asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
-        """Clients at work while the block runs. On leaving, a server must run: every open call is brought to its end."""
+        """Clients at work while the block runs. When it ends, a server must run, and every open call is answered."""
         async with contextlib.AsyncExitStack() as stack:
-            for number in range(CLIENTS):
+            for _ in range(CLIENTS):
                 self._clients.append(await stack.enter_async_context(EagerClient(self.address)))
             async with asyncio.TaskGroup() as tasks:
                 for number, client in enumerate(self._clients):
@@ -129,7 +129,7 @@ class Campaign:
                 self._loading = False
                 watching.cancel()
 
-    async def _call(self, client: EagerClient, name: str) -> None:
+    async def _call(self, client: Client, name: str) -> None:
         entries = self.promises.entries.setdefault(name, set())
         totals = self.promises.totals.setdefault(name, [])
         while self._loading:
@@ -157,7 +157,7 @@ class Campaign:
             async with asyncio.timeout(ANSWERS_S_MAX):
                 await self._awaited[1].wait()
 
-    async def _watch_the_total(self, client: EagerClient) -> None:
+    async def _watch_the_total(self, client: Client) -> None:
         """What has been shown once is never taken back, by no crash."""
         shown = 0
         async for total in client.subscribe("load:total"):

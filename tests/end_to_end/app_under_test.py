@@ -184,6 +184,24 @@ async def act(ctx: ActionCtx, gate: int, name: str = "c") -> int:
     return await ctx.run_query(get, name=name)
 """
 
+JOBS = """
+from evolute import MutationCtx, internal_mutation, mutation
+from functions.counters import add
+
+@internal_mutation
+def explode(ctx: MutationCtx) -> None:
+    raise ValueError("scheduled boom")
+
+@mutation
+def plan(ctx: MutationCtx) -> None:
+    ctx.scheduler.run_after(0, explode)
+
+@mutation
+def plan_add(ctx: MutationCtx, name: str) -> None:
+    print("planning", name)
+    ctx.scheduler.run_after(0, add, name=name)
+"""
+
 INNER = """
 from evolute import QueryCtx, query
 
@@ -207,6 +225,7 @@ APP: Mapping[str, str] = {
     "values.py": VALUES,
     "faults.py": FAULTS,
     "gated.py": GATED,
+    "jobs.py": JOBS,
     "deep/inner.py": INNER,
     "plain.py": PLAIN,
 }

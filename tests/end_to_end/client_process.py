@@ -21,6 +21,7 @@ class ClientProcess:
         self.lines: list[str] = []
         self.complaint = ""
         self._seen = threading.Condition()
+        self._has_ended = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -38,7 +39,7 @@ class ClientProcess:
     def wait_for(self, line: str) -> None:
         """Waits until the client has printed `line`. Raises AssertionError with all that it said if it does not."""
         with self._seen:
-            self._seen.wait_for(lambda: line in self.lines or self._process.poll() is not None, timeout=PATIENCE_S)
+            self._seen.wait_for(lambda: line in self.lines or self._has_ended, timeout=PATIENCE_S)
         assert line in self.lines, f"the client has not come to {line!r}:\n{self._said()}"
 
     def say(self, line: str) -> None:
@@ -78,6 +79,7 @@ class ClientProcess:
                 self.lines.append(line.rstrip("\n"))
                 self._seen.notify_all()
         with self._seen:
+            self._has_ended = True
             self._seen.notify_all()
 
     def _read_complaint(self) -> None:

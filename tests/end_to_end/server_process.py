@@ -34,6 +34,7 @@ class ServerProcess:
         self.output = ""
         self.url = ""
         self._seen = threading.Condition()
+        self._has_ended = False
         arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evolute", command, *arguments],
@@ -65,7 +66,7 @@ class ServerProcess:
             def look() -> bool:
                 nonlocal found
                 found = re.search(pattern, self.output[after:])
-                return found is not None or self.process.poll() is not None
+                return found is not None or self._has_ended
 
             self._seen.wait_for(look, timeout=seconds)
             assert found is not None, f"no {pattern!r} in the output of the server:\n{self.output[after:]}"
@@ -101,7 +102,11 @@ class ServerProcess:
         return code
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -123,6 +128,7 @@ class ServerProcess:
                 self.output += line
                 self._seen.notify_all()
         with self._seen:
+            self._has_ended = True
             self._seen.notify_all()
 
 

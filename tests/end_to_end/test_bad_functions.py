@@ -192,6 +192,19 @@ def test_deleted_builtins_are_put_back(server: Target, builtin: str) -> None:
         server.assert_serves()
 
 
+def test_actions_put_builtins_back_too(server: Target) -> None:
+    assert server.error("action", "raises:without_later", {"builtin": "sorted"}) == (
+        "raises:without_later changed Python's builtins (sorted), which all functions of a worker share."
+    )
+    assert server.value("action", "well:pause") == server.value("query", "well:count")
+
+
+def test_a_recursion_limit_is_one_calls(server: Target) -> None:
+    for _ in range(2 * WORKERS):
+        server.value("query", "raises:shallow")
+        server.assert_serves()
+
+
 def test_memory_and_time_are_limited(server: Target) -> None:
     assert server.error("query", "raises:hungry").startswith(
         "Function execution ran out of memory (maximum: 1024 MiB; the setting is worker_memory_bytes_max)\n"
@@ -248,6 +261,58 @@ def test_a_context_is_for_one_thread(server: Target) -> None:
 def test_the_context_of_an_action_ends_with_it(server: Target) -> None:
     server.value("action", "keeps:keep_action")
     assert server.error("action", "keeps:use_action").startswith(f"Uncaught ContextClosed: {RETURNED}")
+
+
+# --- What they ask for ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("table", "InvalidQuery: 5 names no table. A table is named by its string, or by the row type that"),
+        ("id", "InvalidId: Invalid argument `id` for `db.normalize_id`, expected string but got 'int': 5.0"),
+        ("system table", "SystemTableError: User tables can only be accessed from db.normalizeId()."),
+        ("system", "SystemTableError: There is no system table '_sessions'; functions can read '_scheduled_functions'"),
+        ("index", "IndexNotFound: Index items.5 not found."),
+        ("bound", "InvalidValue: object is not a value; values are "),
+        ("builder", "InvalidQuery: The range of `with_index` is a function of a builder, or keywords; got 5"),
+        ("predicate", "InvalidQuery: `filter` takes a function of a document, got 5"),
+        ("take", "InvalidQuery: Arg 1 `n` to `take` must be a non-negative integer"),
+        ("name", "InvalidValue: Field name 5 is of type int; field names are strings"),
+        ("value", "InvalidValue: set is not a value at .a; use a sorted list"),
+        ("text", "InvalidValue: A string holds the lone surrogate '\\ud800', which is no Unicode character at .a"),
+        (
+            "function",
+            "FunctionNotFound: 5 is not a function reference: give a decorated function, or 'module:function'",
+        ),
+        ("kind", "WrongKind: Trying to execute well.py:add as Query, but it is defined as Mutation."),
+        ("missing", "FunctionNotFound: Could not find public function for 'well:nothing'."),
+        ("arguments", "ValidationFailed: ArgumentValidationError: Value does not match validator.\nPath: .whole"),
+        ("object", "InvalidValue: Invalid arguments for well:echo: object is not a value at .value; values are "),
+        ("target", "InvalidSchedule: 5 is not a function reference: give a decorated function, or 'module:function'"),
+        ("action", "AttributeError: `ctx` of a mutation has no 'run_action': only an action runs an action; a mutat"),
+    ],
+)
+def test_misuse_of_ctx_is_told_where_it_is(server: Target, what: str, said: str) -> None:
+    server.value("mutation", "well:insert_any", table="items", fields={"n": 1})
+    text = server.error("mutation", "misuses:use", {"what": what})
+    assert text.startswith(f"Uncaught {said}"), text
+    assert 'File "functions/misuses.py", line ' in text
+    if what in ("function", "kind", "missing", "arguments", "object"):
+        text = server.error("action", "misuses:use_acting", {"what": what})
+        assert text.startswith(f"Uncaught {said}"), text
+
+
+def test_what_a_kind_of_function_has_not(server: Target) -> None:
+    assert "`ctx.db` of a query has no 'insert': only a mutation writes" in server.error(
+        "query", "misuses:use_reading", {"what": "name"}
+    )
+    assert "`ctx` of a query has no 'scheduler': only mutations and actions schedule" in server.error(
+        "query", "misuses:use_reading", {"what": "target"}
+    )
+    assert "`ctx` of an action has no 'db': an action reads and writes through ctx.run_query" in server.error(
+        "action", "misuses:use_acting", {"what": "table"}
+    )
 
 
 # --- What they swallow ------------------------------------------------------------------------------------------------

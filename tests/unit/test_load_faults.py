@@ -154,24 +154,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 AT_SIGNATURE = """
-annotations.py:14 annotations:of_sets parameter x: the annotation set[int] is not understood; use None, bool, int, float
-annotations.py:17 annotations:of_times return annotation: the annotation datetime is not understood; use None, bool, int
-annotations.py:20 annotations:of_fields parameter holder: field `inner` of Holder: the annotation set[int] is not underst
-annotations.py:23 annotations:of_strangers parameter id: Id[Stranger] names no table: Stranger is not a row type of the
-annotations.py:26 annotations:misspelt parameter `x`: the annotation strng is not understood: 'strng' is not defined
-annotations.py:29 annotations:wrong_context parameter ctx: a query's context is a QueryCtx, not a MutationCtx
-annotations.py:32 annotations:no_context has no context: its first parameter is `ctx: QueryCtx`
-annotations.py:35 annotations:several parameter x: the annotation set is not understood; use None, bool, int, float
-annotations.py:35 annotations:several parameter y: arguments are given by name; `*y` can receive none
-annotations.py:35 annotations:several parameter z: the annotation complex is not understood; use None, bool, int, float
+annotations.py:12 annotations:of_sets parameter x: the annotation set[int] is not understood; use None, bool, int, float
+annotations.py:15 annotations:of_times return annotation: the annotation datetime is not understood; use None, bool, int
+annotations.py:18 annotations:of_fields parameter holder: field `inner` of Holder: the annotation set[int] is not unders
+annotations.py:21 annotations:of_strangers parameter id: Id[Stranger] names no table: Stranger is not a row type of the
+annotations.py:24 annotations:misspelt parameter `x`: the annotation strng is not understood: 'strng' is not defined
+annotations.py:27 annotations:wrong_context parameter ctx: a query's context is a QueryCtx, not a MutationCtx
+annotations.py:30 annotations:no_context has no context: its first parameter is `ctx: QueryCtx`
+annotations.py:33 annotations:several parameter x: the annotation set is not understood; use None, bool, int, float
+annotations.py:33 annotations:several parameter y: arguments are given by name; `*y` can receive none
+annotations.py:33 annotations:several parameter z: the annotation complex is not understood; use None, bool, int, float
 local.py:8 local:made parameter `x`: the annotation Local is not understood: 'Local' is not defined at module level. If
-kinds.py:3 kinds:waits is a query written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use an action
+kinds.py:3 kinds:waits is a query written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use
 kinds.py:6 kinds:waits_too is a mutation written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use
 kinds.py:9 kinds:blocks is an action written with `def`; write `async def`
 kinds.py:12 kinds:yields is a generator; a query returns its result: return a list
 twice.py:6 twice:f is defined twice, here and in line 3; rename one of the two
 admin/nested.py:3 admin/nested:f parameter x: the annotation set is not understood; use None, bool, int, float
-""".split("\n")[1:-1]
+""".strip().splitlines()
 
 AT_IMPORT = {
     "imports.py": (2, "ImportError: cannot import name 'missing' from 'app.well'"),

@@ -1,10 +1,10 @@
 """What a developer sees: the banner, every log line with its function, every traceback, every reload.
 
-    12:04:31  messages:send       mutation  1.2 ms
-              [LOG] 'hello'
-    12:04:33  messages:send       mutation  failed
-              Uncaught ValueError: no such channel
-                File "functions/messages.py", line 12, in send
+12:04:31  messages:send       mutation  1.2 ms
+          [LOG] 'hello'
+12:04:33  messages:send       mutation  failed
+          Uncaught ValueError: no such channel
+            File "functions/messages.py", line 12, in send
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class Executor:
 
     async def query(self, call: Call) -> Outcome:
         """The query's answer now: every commit that was published before this call is in it."""
-        with self._admitted():
+        with self._admitted(always=call.depth > 0):
             return _as_outcome(await self.query_cache.latest(call))
 
     async def queries_at(
@@ -157,7 +157,7 @@ class Executor:
         `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call of a session that has
         been committed before answers as it did then. Raises JobChanged for a job that is no longer pending.
         """
-        with self._admitted():
+        with self._admitted(always=call.depth > 0):
             started_ns = self._clock.now_ns()
 
             async def attempt(urgent: bool) -> _Attempt[Outcome]:
@@ -170,7 +170,7 @@ class Executor:
 
     async def act(self, call: Call, *, nested: bool = False) -> Outcome:
         """Runs the action, at most once. `nested`: called by an action, in whose slot it runs."""
-        with self._admitted():
+        with self._admitted(always=call.depth > 0):
             started_ns = self._clock.now_ns()
             try:
                 ran = await self._run_action(call, nested=nested)
@@ -186,7 +186,8 @@ class Executor:
         """Runs a function of whatever kind it is of."""
         function = self.report.functions.get(call.path)
         if function is None or (call.public_only and function.visibility != "public"):
-            return self.failed(FunctionNotFound(missing_text(call.path)))
+            text = missing_text(call.path) if call.public_only else f"Could not find function for '{call.path}'."
+            return self.failed(FunctionNotFound(text))
         match function.kind:
             case "query":
                 return await self.query(call)
@@ -230,7 +231,10 @@ class Executor:
         return self._closing
 
     async def drain(self, timeout_ms: int) -> None:
-        """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`."""
+        """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`.
+
+        What an action that runs calls is part of it, and still admitted.
+        """
         self._closing = True
         try:
             async with asyncio.timeout(timeout_ms / 1000):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import marshal
+from collections.abc import Callable
 
 from evolute.database.read_set import ReadSet
-from evolute.errors import EvoluteError
+from evolute.errors import EvoluteError, LimitReached
 from evolute.execution.call_failure import call_error
 from evolute.execution.channel import Frame
 from evolute.execution.request import CallError, CallResult, FunctionOutcome, FunctionRequest
@@ -21,12 +22,12 @@ FRAME_BYTES_EXTRA = 100  # the frame's name, the outcome's own numbers
 RESULT_BYTES_EXTRA = 20
 
 
-def outcome_frame(outcome: FunctionOutcome, limits: Limits) -> Frame:
-    """The frame of `outcome`, or of one that fits and says why it is not that one."""
-    wire = outcome.to_wire()
-    if len(marshal.dumps(wire)) + FRAME_BYTES_EXTRA <= limits.frame_bytes_max:
-        return ("outcome", wire)
-    return ("outcome", _fitting(outcome, limits).to_wire())
+def send_outcome(send: Callable[[Frame], None], outcome: FunctionOutcome, limits: Limits) -> None:
+    """Sends `outcome`, or if no frame can hold it one that fits and says why it is not that one."""
+    try:
+        send(("outcome", outcome.to_wire()))
+    except LimitReached:
+        send(("outcome", _fitting(outcome, limits).to_wire()))
 
 
 def _fitting(outcome: FunctionOutcome, limits: Limits) -> FunctionOutcome:

@@ -342,7 +342,8 @@ class Pool:
 
         if not worker.leaving:
             self._deaths += 1
-            logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
+            if worker.loaded:  # Or whoever started it is told why it does not serve.
+                logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
         self._spawn(reap())
 
     async def _replace(self, generation: Generation, lane: Lane) -> None:

@@ -160,6 +160,9 @@ class Scheduler:
                 return await self._run_once(job)
             except JobChanged:
                 return None
+            except ShuttingDown:
+                await self._wait_ms(self._limits.shutdown_ms_max)  # The next server runs it.
+                continue
             except (DiskFault, Retry) as error:
                 reason = str(error)
             except Exception as error:

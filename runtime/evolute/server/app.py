@@ -39,7 +39,10 @@ VERSION = version("evolute")
 
 
 def create_app(backend: Backend, admin_key: str) -> Starlette:
-    """The application. The backend must have started, and must not stop before the last request has ended."""
+    """The application; its `state.sync` is the SyncEndpoint.
+
+    The backend must have started, and must not stop before the last request has ended.
+    """
     limits, redact = backend.config.limits, backend.config.redact_errors
     authenticator = Authenticator(admin_key)
 
@@ -71,7 +74,9 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         Route("/", root),
     ]
     middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    app.state.sync = sync
+    return app
 
 
 def build_server(app: Starlette, config: Config) -> uvicorn.Server:

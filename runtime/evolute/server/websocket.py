@@ -6,6 +6,8 @@ frames. A peer that takes nothing must not hold a socket for ever, so a close th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 
 from starlette.types import Receive, Scope, Send
@@ -28,13 +30,39 @@ class SyncEndpoint:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._connections: set[Connection] = set()
+        self._finishing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def finish(self, timeout_ms: int) -> None:
+        """Every connection answers and shows what runs, and closes, so that its client connects to the next server.
+
+        Returns when all are closed, or after `timeout_ms`.
+        """
+        self._finishing = True
+        for connection in list(self._connections):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._empty.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opening = await receive()
         if opening["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept"})
-        await Connection(self._host, AsgiSocket(receive, send)).run()
+        connection = Connection(self._host, AsgiSocket(receive, send))
+        self._connections.add(connection)
+        self._empty.clear()
+        try:
+            if self._finishing:
+                connection.finish()
+            await connection.run()
+        finally:
+            self._connections.remove(connection)
+            if not self._connections:
+                self._empty.set()
 
 
 class AsgiSocket:

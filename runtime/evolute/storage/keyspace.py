@@ -91,6 +91,11 @@ def document_key(table_number: int, internal_id: bytes) -> bytes:
     return _DOCUMENT + table_number.to_bytes(4, "big") + internal_id
 
 
+def document_prefix(table_number: int) -> bytes:
+    """What the key of every document of a table begins with; the internal id follows."""
+    return _DOCUMENT + table_number.to_bytes(4, "big")
+
+
 def document_range(table_number: int) -> tuple[bytes, bytes]:
     """Every document of a table, absent ones included: (start, end), half open."""
     return prefix_range(_DOCUMENT + table_number.to_bytes(4, "big"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from evolute.execution.query_cache import QueryResult
 from evolute.execution.request import Call
@@ -59,6 +59,11 @@ class RetryLater:
 @dataclass(frozen=True, slots=True)
 class Close:
     """Send what is left and close the socket. `code` None is a close frame without a code."""
+
+    NORMAL: ClassVar[int] = 1000
+    INTERNAL_ERROR: ClassVar[int] = 1011
+    RESTART: ClassVar[int] = 1012
+    TRY_AGAIN: ClassVar[int] = 1013
 
     code: int | None
     reason: str

@@ -14,7 +14,7 @@ from typing import cast
 
 from evolute.database.transaction import Transaction
 from evolute.system.tables import SESSIONS, SESSIONS_NUMBER
-from evolute.values.document_id import INTERNAL_ID_BYTES, encode_id
+from evolute.values.document_id import INTERNAL_ID_BYTES
 from evolute.values.value import COMMIT_TS, Int64
 
 
@@ -30,7 +30,7 @@ class SessionRecord:
 def find(transaction: Transaction, session: str, request: int) -> SessionRecord | None:
     """The record of a mutation that has been committed, or None."""
     with transaction.uncounted():
-        row = transaction.get(encode_id(SESSIONS_NUMBER, _internal_id(session, request)))
+        row = transaction.row(SESSIONS_NUMBER, _internal_id(session, request))
     if row is None:
         return None
     return SessionRecord(

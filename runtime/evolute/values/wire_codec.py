@@ -167,6 +167,8 @@ class _Walk:
                 kind = type(item)
                 if kind is str or item is None or kind is bool or (kind is int and -WHOLE_MAX <= item <= WHOLE_MAX):
                     result[name] = item
+                elif kind is float and -WHOLE_MAX < item < WHOLE_MAX and not item.is_integer():
+                    result[name] = item  # neither special nor whole
                 else:
                     result[name] = self._node(item, depth)
         except _Fault as fault:
