@@ -67,6 +67,12 @@ class Overloaded(Retry):
     code = "Overloaded"
 
 
+class Contended(Retry):
+    """The data of this call changed in each of its runs, and run alone it did not end within serial_ms_max."""
+
+    code = "OptimisticConcurrencyControlFailure"
+
+
 class ShuttingDown(Retry):
     """The server is shutting down and takes no more calls."""
 

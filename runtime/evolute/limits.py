@@ -72,7 +72,7 @@ class Limits:
 
     # Commits
     attempts_before_serial: int = 8
-    serial_attempts_max: int = 4
+    serial_ms_max: int = 40_000
     commit_queue_length_max: int = 4096
     commit_queue_bytes_max: int = 256 * MIB
     commit_batch_length_max: int = 512

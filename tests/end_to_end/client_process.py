@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,22 @@ class ClientProcess:
         with self._seen:
             self._seen.wait_for(lambda: line in self.lines or self._has_ended, timeout=PATIENCE_S)
         assert line in self.lines, f"the client has not come to {line!r}:\n{self._said()}"
+
+    def wait_for_match(self, pattern: str, *, after: int = 0) -> int:
+        """Waits for a line that matches as a whole, from line `after` on; returns the number of the line behind it."""
+
+        def found() -> int | None:
+            return next((n for n in range(after, len(self.lines)) if re.fullmatch(pattern, self.lines[n])), None)
+
+        with self._seen:
+            self._seen.wait_for(lambda: found() is not None or self._has_ended, timeout=PATIENCE_S)
+            number = found()
+        assert number is not None, f"the client has not come to {pattern!r}:\n{self._said()}"
+        return number + 1
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def say(self, line: str) -> None:
         assert self._process.stdin is not None

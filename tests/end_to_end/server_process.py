@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ START_S_MAX = 30.0
 
 
 class ServerProcess:
-    """`evolute dev` on a free port. `output` grows while it runs; `url` is where it serves."""
+    """`evolute dev` on a free port, started in `folder`. `output` grows while it runs; `url` is where it serves."""
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class ServerProcess:
         command: str = "dev",
         port: int = 0,
         workers: int = 2,
+        folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.functions = functions
@@ -42,6 +45,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             start_new_session=True,
         )
@@ -84,6 +88,18 @@ class ServerProcess:
                 if int(status[1]) == self.process.pid and status[0] != "Z":
                     found.append(int(entry.name))
         return found
+
+    def wait_deaf(self) -> None:
+        """Waits until nobody is let in any more: it has heard a signal."""
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=START_S_MAX).close()
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                continue  # it was let in while the door closed
+        raise AssertionError("the server still listens")
 
     def kill(self) -> None:
         """As a power cut: SIGKILL, nothing is flushed."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -228,19 +227,6 @@ def test_dev_serves_what_it_served_last_if_the_folder_is_broken(tmp_path: Path) 
 # --- The end -------------------------------------------------------------------------------------------------------
 
 
-def wait_refused(server: ServerProcess) -> None:
-    """Until nobody is let in any more: the server has heard the signal."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S).close()
-        except ConnectionRefusedError:
-            return
-        except ConnectionResetError:
-            continue  # it was let in while the door closed
-    raise AssertionError("the server still listens")
-
-
 def wait_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while any(map(alive, pids)):
@@ -264,7 +250,7 @@ def test_what_runs_is_finished_answered_and_shown(tmp_path: Path, number: signal
             for gate in (0, 1):
                 gates.wait_reached(gate)
             os.killpg(server.process.pid, number)
-            wait_refused(server)
+            server.wait_deaf()
             assert idle.closed() == (1012, "ServerShuttingDown")
             late = mutating.request("Mutation", "counters:add", name="late")
             for gate in (0, 1):
@@ -298,7 +284,7 @@ def test_a_client_goes_from_one_server_to_the_next(tmp_path: Path) -> None:
             queued = asyncio.create_task(client.mutation("counters:add"))
             await asyncio.to_thread(gates.wait_reached, 0)
             first.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(wait_refused, first)
+            await asyncio.to_thread(first.wait_deaf)
             gates.open(0)
             assert await mutation == 1
             assert await asyncio.to_thread(first.wait) == 0
@@ -322,7 +308,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             client.request("Mutation", "gated:mutate", gate=0)
             gates.wait_reached(0)
             os.killpg(server.process.pid, signal.SIGINT)
-            wait_refused(server)
+            server.wait_deaf()
             os.killpg(server.process.pid, signal.SIGINT)
             assert server.wait() == 130
         wait_gone(workers)
@@ -353,7 +339,7 @@ def test_calls_over_http_are_answered_before_the_end(tmp_path: Path) -> None:
         answer = asyncio.create_task(asyncio.to_thread(post, server.url, "/api/mutation", body))
         await asyncio.to_thread(gates.wait_reached, 0)
         server.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(wait_refused, server)
+        await asyncio.to_thread(server.wait_deaf)
         gates.open(0)
         assert await answer == (200, {"status": "success", "value": 1, "logLines": ["[LOG] at the gate"]})
         assert await asyncio.to_thread(server.wait) == 0

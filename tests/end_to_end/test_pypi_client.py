@@ -6,6 +6,7 @@ hangs is a failure and not a test that never ends.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,5 +197,25 @@ assert client.query("messages:list") == ["before", "after"]
         first.kill()
         with ServerProcess(functions, data, port=first.port, environment=environment) as second:
             client.say("go")
+            client.finish()
+            assert second.stop() == 0
+
+
+def test_a_mutation_in_flight_is_run_once_when_the_server_stops(tmp_path: Path) -> None:
+    """This client sends again under a new session what was not shown to it, so a server must end with that."""
+    functions = write_functions(tmp_path / "functions")
+    gates = Gates(tmp_path)
+    text = """
+assert client.mutation("gated:mutate", {"gate": 0}) == 1.0
+assert client.mutation("counters:add") == 2.0
+"""
+    data, environment = tmp_path / "data", gates.environment
+    with ServerProcess(functions, data, environment=environment) as first, program(text, first.url) as client:
+        gates.wait_reached(0)
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_deaf()
+        gates.open(0)
+        assert first.wait() == 0
+        with ServerProcess(functions, data, port=first.port, environment=environment) as second:
             client.finish()
             assert second.stop() == 0

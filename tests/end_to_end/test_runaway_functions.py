@@ -60,7 +60,6 @@ async def in_action(ctx: ActionCtx) -> None:
 """
 C_CODE = """
 import itertools
-from n import note
 
 @query
 def in_query(ctx: QueryCtx) -> None:

@@ -95,10 +95,22 @@ def test_jobs_are_due_in_order_of_time_then_of_scheduling(store: OpenStore) -> N
     store.commit(transaction)
     second_now = scheduled(store)
     look = due(store, 250)
-    assert [job.id for job in look.jobs] == [first_now, second_now, early, *same]
+    assert [job.id for job in look.jobs] == [early, *same, first_now, second_now]
     assert look.next_due_ns == 300
     assert [job.id for job in due(store, 300).jobs][-1] == late
     assert due(store, 300).next_due_ns is None
+
+
+def test_what_is_due_at_once_and_what_is_due_at_its_time_take_turns(store: OpenStore) -> None:
+    before = scheduled(store)
+    moment_ns = store.clock.now_ns()
+    timed = scheduled(store, due_ns=moment_ns)
+    after = [scheduled(store) for _ in range(3)]
+    assert [job.id for job in due(store, moment_ns).jobs] == [before, timed, *after]
+    assert [job.id for job in due(store, moment_ns, limit=2, skip=frozenset({before})).jobs] == [timed, after[0]]
+    # No clock decides about what is due at once, not even one that has gone back.
+    assert due(store, 0) == (due(store, 0, skip=frozenset({timed})).jobs, moment_ns)
+    assert [job.id for job in due(store, 0).jobs] == [before, *after]
 
 
 def test_due_stops_at_its_limit_and_passes_over_what_runs(store: OpenStore) -> None:

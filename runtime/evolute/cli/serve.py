@@ -42,12 +42,11 @@ async def _serve(config: Config, listener: socket.socket) -> None:
     stopping = _on_signals()
     backend = Backend(config)
     starting = asyncio.get_running_loop().create_task(backend.start())
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait([starting])
+    stopping.add_done_callback(lambda _: starting.cancel())
+    try:
+        fault = await starting
+    except asyncio.CancelledError:
         return
-    fault = starting.result()
     try:
         admin_key = read_or_create_admin_key(backend.data_folder.admin_key_path)
         app = create_app(backend, admin_key)
@@ -70,7 +69,7 @@ async def _serve(config: Config, listener: socket.socket) -> None:
 
 
 async def _end(server: uvicorn.Server, serving: asyncio.Task[None], backend: Backend, sync: SyncEndpoint) -> None:
-    for asyncio_server in server.servers:
+    for asyncio_server in getattr(server, "servers", ()):  # there are none if it had no time to begin
         asyncio_server.close()
     timeout_ms = backend.config.limits.shutdown_ms_max
     await asyncio.gather(sync.finish(timeout_ms), backend.executor.drain(timeout_ms))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from evolute.database.read_set import ReadSet
 from evolute.errors import EvoluteError, LimitReached
-from evolute.execution.call_failure import call_error
+from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.channel import Frame
 from evolute.execution.request import CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.limits import Limits
@@ -58,7 +58,8 @@ def _without_value(result: CallResult, limits: Limits) -> CallResult:
 
 def unanswerable(request: FunctionRequest, error: BaseException, package: str, limits: Limits) -> FunctionOutcome:
     """The outcome of a request that the runtime itself could not run."""
-    failure = call_error(error, package, limits)
+    code = error.code if isinstance(error, EvoluteError) else INTERNAL_CODE
+    failure = dataclasses.replace(call_error(error, package, limits), code=code)
     read_set = ReadSet()
     read_set.add_point(DEPLOYMENT)
     results = tuple(CallResult(None, failure, (), read_set) for _ in request.calls)

@@ -19,7 +19,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from evolute.clock import Clock, random_bytes
@@ -32,6 +32,7 @@ from evolute.registry.registry import RegistryReport
 logger = logging.getLogger("evolute.pool")
 
 SEED_BYTES = 32
+SEEDS_PER_READING = 64
 RESTART_S_MAX = 5.0
 
 
@@ -83,6 +84,7 @@ class Pool:
         self._generations: set[Generation] = set()
         self._queues: dict[Lane, deque[Pending]] = {"transaction": deque(), "action": deque()}
         self._ids = itertools.count(1)
+        self._seeds = _seeds()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
@@ -193,7 +195,7 @@ class Pool:
         queue = self._queues[lane]
         name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
         length_max = self._limits.action_queue_length_max if lane == "action" else self._limits.call_queue_length_max
-        if len(queue) >= length_max:
+        if len(queue) >= length_max and not urgent:  # what others wait for is never turned away
             raise Overloaded(f"{length_max} calls wait for a worker; the setting is {name}")
         if urgent:
             queue.appendleft(pending)
@@ -222,8 +224,7 @@ class Pool:
             if worker is None:
                 return
             queue.popleft()
-            seed = random_bytes(SEED_BYTES)
-            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), seed)
+            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), next(self._seeds))
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired]
@@ -362,3 +363,10 @@ class Pool:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _seeds() -> Iterator[bytes]:
+    """Random, each new. Many are read at a time: to read lets go of the interpreter, which the writer thread takes."""
+    while True:
+        data = random_bytes(SEED_BYTES * SEEDS_PER_READING)
+        yield from (data[start : start + SEED_BYTES] for start in range(0, len(data), SEED_BYTES))

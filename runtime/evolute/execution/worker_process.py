@@ -104,6 +104,8 @@ class WorkerProcess:
         self._closed = asyncio.Event()
         self._report: asyncio.Future[Any] | None = None
         self._head_since_ns = 0
+        block_ms = limits.action_block_ms_max if lane == "action" else limits.query_user_ms_max
+        self._watch_interval_ns = max(block_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
         self._callback_tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +117,7 @@ class WorkerProcess:
     @property
     def is_late(self) -> bool:
         """A transaction worker whose request runs long: what is sent to it now would wait behind that."""
-        return bool(self.pending) and monotonic_ns() - self._head_since_ns > self._watch_interval_s() * NS_PER_S
+        return bool(self.pending) and monotonic_ns() - self._head_since_ns > self._watch_interval_ns
 
     @property
     def slots_used(self) -> int:
@@ -304,6 +306,8 @@ class WorkerProcess:
         self._channel.send(("reply", callback_id, ok, payload))
 
     def _on_closed(self, fault: Exception | None) -> None:
+        if self.gone:
+            return  # it was given up while its channel was being opened, and that has closed only now
         self.gone = True
         self.ready = False
         if self._watchdog is not None:
@@ -317,11 +321,8 @@ class WorkerProcess:
 
     def _watch(self) -> None:
         if self._watchdog is None:
-            self._watchdog = asyncio.get_running_loop().call_later(self._watch_interval_s(), self._on_watchdog)
-
-    def _watch_interval_s(self) -> float:
-        block_ms = self._limits.action_block_ms_max if self.lane == "action" else self._limits.query_user_ms_max
-        return max(block_ms / 4, 20) / 1000
+            interval_s = self._watch_interval_ns / NS_PER_S
+            self._watchdog = asyncio.get_running_loop().call_later(interval_s, self._on_watchdog)
 
     def _on_watchdog(self) -> None:
         """The second stage of a time limit: it also ends C code and code that swallows the first."""

@@ -105,7 +105,7 @@ def encode_modification(query_id: int, result: bytes | None) -> bytes:
 def encode_ts(ts: int) -> str:
     """Base64 of 8 little-endian bytes. `ts` must fit 63 bits, as PyPI's client demands."""
     assert 0 <= ts < 2**63, ts
-    return base64.b64encode(ts.to_bytes(8, "little")).decode("ascii")
+    return binascii.b2a_base64(ts.to_bytes(8, "little"), newline=False).decode("ascii")
 
 
 def _transition(message: Transition) -> Tree:

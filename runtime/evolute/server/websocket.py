@@ -2,6 +2,7 @@
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
+A response and the Transition behind it leave together: a write costs more than all that is done to make its message.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
 
 _CHARACTER_BYTES_MAX = 4
+_UNWRITTEN_BYTES_MAX = 64 * 1024
 
 
 class SyncEndpoint:
@@ -112,6 +114,8 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     fragment_bytes: int
     close_s: float
     _heard_at = 0.0
+    _unwritten_bytes = 0
+    _write_handle: asyncio.Handle | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
@@ -120,11 +124,36 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             self._close(message.get("code", 1000), message.get("reason") or "")
             return
         text = message.get("text") if message["type"] == "websocket.send" else None
-        if is_open and isinstance(text, str) and len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
+        if not is_open or not isinstance(text, str):
+            await super().send(message)
+        elif len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
             await self._send_fragments(text.encode())
-            return
-        await super().send(message)
+        else:
+            await self._send_soon(text.encode())
         await self.writable.wait()
+
+    async def _send_soon(self, data: bytes) -> None:
+        """Short messages of one turn of the loop leave in one write."""
+        await self.writable.wait()
+        if self.disconnected:
+            raise ClientDisconnected
+        try:
+            self.conn.send_text(data)
+        except InvalidState as error:
+            raise ClientDisconnected from error
+        self._unwritten_bytes += len(data)
+        if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+            self._write()
+        elif self._write_handle is None:
+            self._write_handle = self.loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        if self._write_handle is not None:
+            self._write_handle.cancel()
+            self._write_handle = None
+        self._unwritten_bytes = 0
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
 
     async def _send_fragments(self, data: bytes) -> None:
         is_first = True
@@ -139,9 +168,8 @@ class SyncProtocol(WebSocketsSansIOProtocol):
                     self.conn.send_continuation(fragment, fin=is_last)
             except InvalidState as error:
                 raise ClientDisconnected from error
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            self._write()
             is_first = False
-        await self.writable.wait()
 
     def _close(self, code: int, reason: str) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})

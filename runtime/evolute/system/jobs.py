@@ -16,7 +16,8 @@ their own, so that walking over the jobs stays cheap.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import heapq
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
@@ -148,16 +149,30 @@ def due(transaction: Transaction, *, now_ns: int, limit: int, skip: Collection[s
 
     Reads one row more than it takes, so that what it has read tells when there is something else to do.
     """
+    later: list[int] = []
+
+    def at_their_time() -> Iterator[Row]:
+        for row in transaction.query(SCHEDULED).with_index(BY_DUE, _due=Range(gt=DUE_NOW)):
+            if int(row["_due"]) > now_ns and row["_id"] not in skip:
+                later.append(int(row["_due"]))
+                return
+            yield row
+
     found: list[Job] = []
     with transaction.uncounted():
-        for row in transaction.query(SCHEDULED).with_index(BY_DUE, _due=Range(gte=DUE_NOW)):
+        at_once = transaction.query(SCHEDULED).with_index(BY_DUE, _due=DUE_NOW)
+        for row in heapq.merge(at_once, at_their_time(), key=_turn_ns):
             if row["_id"] in skip:
                 continue
-            due_ns = int(row["_due"])
-            if due_ns > now_ns or len(found) >= limit:
-                return DueJobs(found, due_ns)
+            if len(found) >= limit:
+                return DueJobs(found, int(row["_due"]))
             found.append(_job(transaction, row))
-    return DueJobs(found, None)
+    return DueJobs(found, later[0] if later else None)
+
+
+def _turn_ns(row: Row) -> float:
+    """What is due at once takes its turn by when it was scheduled, or those due at their time might never have one."""
+    return int(row["_due"]) or row["_creationTime"] * NS_PER_MS
 
 
 def begin(transaction: Transaction, job_id: str) -> Job | None:
