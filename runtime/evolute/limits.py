@@ -49,7 +49,6 @@ class Limits:
     jobs_running_max: int = 64
     job_retention_ms: int = 7 * 24 * 3600 * 1000
     job_backoff_ms_max: int = 60_000
-    job_worker_deaths_max: int = 3
 
     # Time of one call; user time leaves out what is spent inside `ctx`
     query_user_ms_max: int = 1000
@@ -132,7 +131,7 @@ class Limits:
         )
         self._require(
             self.heartbeat_ms < 30_000,
-            "heartbeat_ms must be less than 30000, because PyPI's client gives a connection up that is silent for so long",
+            "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
         )
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,

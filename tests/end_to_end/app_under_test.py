@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 GATES = 8
 
 SCHEMA = """

@@ -31,6 +31,7 @@ from tests.end_to_end.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = f"http://127.0.0.1:{DEFAULT_PORT}"
+LANGUAGES = ("python", "js", "sh", "text")
 COMMAND_S_MAX = 120.0
 FENCE = re.compile(r"^```(\S*) ?(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
 CAPTION = re.compile(r"(?:#|//) ([\w./]+)( \(.*\))?\n")
@@ -87,9 +88,9 @@ def _changed(text: str, change: str) -> str:
         assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef), "a change consists of functions"
         (old,) = [node for node in ast.parse("".join(lines)).body if getattr(node, "name", None) == function.name]
         assert isinstance(old, ast.FunctionDef | ast.AsyncFunctionDef)
-        lines[_first_line(old) - 1 : old.end_lineno] = (
-            change.splitlines(keepends=True)[_first_line(function) - 1 : function.end_lineno]
-        )
+        lines[_first_line(old) - 1 : old.end_lineno] = change.splitlines(keepends=True)[
+            _first_line(function) - 1 : function.end_lineno
+        ]
     return "".join(lines)
 
 
@@ -115,6 +116,9 @@ class PageReader:
         self._tests: set[str] = set()
 
     def read(self) -> None:
+        for block in self._blocks:
+            known = block.language in LANGUAGES
+            assert known, f"{block}: nobody knows how to test a block of {block.language!r}"
         for place, block in enumerate(self._blocks):
             match block.language:
                 case "python" | "js":
@@ -125,8 +129,6 @@ class PageReader:
                             self._run(block, command, self._blocks[place + 1 :])
                 case "text":
                     self._expect(block)
-                case language:
-                    raise AssertionError(f"{block}: nobody knows how to test a block of {language!r}")
         assert not self._tests, f"{self._tests} are never run"
         for program in self._programs.values():
             if program.has_ended:
@@ -220,7 +222,9 @@ class PageReader:
             case ["uv", "run", "evolute", *arguments]:
                 self._evolute(block, arguments)
             case ["uv", "run", "pytest", *arguments]:
-                self._last_output = self._completed([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments])
+                self._last_output = self._completed(
+                    [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+                )
                 self._tests.clear()
             case ["uv", "run", "python", path]:
                 if (self._folder / path).exists():

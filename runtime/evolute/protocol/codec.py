@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import uuid
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -57,6 +58,8 @@ from evolute.protocol.messages import (
 from evolute.values import function_path, wire_codec
 
 Tree: TypeAlias = Mapping[str, object]
+
+_TIMESTAMPS_MAX = 1024
 
 
 # --- Server: what leaves --------------------------------------------------------------------------------------------
@@ -102,6 +105,7 @@ def encode_modification(query_id: int, result: bytes | None) -> bytes:
     return b"".join((b'{"queryId":%d,' % query_id, memoryview(result)[1:]))
 
 
+@functools.lru_cache(maxsize=_TIMESTAMPS_MAX)  # a response, the Transition behind it, and the start of the next one
 def encode_ts(ts: int) -> str:
     """Base64 of 8 little-endian bytes. `ts` must fit 63 bits, as PyPI's client demands."""
     assert 0 <= ts < 2**63, ts

@@ -193,6 +193,21 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         self._heard_at = self.loop.time()
         super().data_received(data)
 
+    def handle_parser_exception(self) -> None:
+        """The peer broke the protocol, perhaps in the middle of a long message.
+
+        The rest of that is taken and dropped: closing with bytes unread would cut off the frame that says why.
+        """
+        assert self.conn.close_sent is not None
+        if self.close_sent:
+            return
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.close_sent = True
+        self._write()
+        self.transport.write_eof()
+        self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
+
     def keepalive_timeout(self) -> None:
         """The pong is late. A peer that is in the middle of a long message is alive all the same."""
         assert self.ping_timeout is not None

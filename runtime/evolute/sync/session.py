@@ -252,9 +252,9 @@ class Session:
         self._send(encode_server(ActionResponse(request_id, *self._disclosed(request_id, outcome))))
 
     def _disclosed(self, request_id: int, outcome: Outcome) -> tuple[Success | Failure, tuple[str, ...]]:
-        name = self._disclosure.request_name(self._requested.session_id, request_id)
-        answer = self._disclosure.answer(outcome.value, outcome.error, name)
-        return answer, self._disclosure.log_lines(outcome.log_lines)
+        error, disclosure = outcome.error, self._disclosure
+        name = "" if error is None else disclosure.request_name(self._requested.session_id, request_id)
+        return disclosure.answer(outcome.value, error, name), disclosure.log_lines(outcome.log_lines)
 
     # --- Transitions ------------------------------------------------------------------------------------------------
 
@@ -330,16 +330,16 @@ class Session:
 
     def transition_sent(self) -> list[Effect]:
         """The socket has taken the Transition: the next one may begin. So a slow reader gets fewer, larger ones."""
-        if self._phase is Phase.SENDING:
-            self._phase = Phase.IDLE
+        self._phase = Phase.IDLE if self._phase is Phase.SENDING else self._phase
+        if self._is_dirty():
             self._on_dirty()
         return self._taken()
 
     def _retry_failed_runs(self, results: Mapping[Call, QueryResult]) -> None:
+        limits = self._limits
         for query in self._queries.failed_runs(results):
             assert query.held is not None
-            doubled_ms = self._limits.query_retry_ms_min << min(query.attempts - 1, 32)
-            delay_ms = min(doubled_ms, self._limits.query_retry_ms_max)
+            delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
             self._effects.append(RetryLater(query.query_id, query.held, delay_ms))
 
     def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:

@@ -8,6 +8,7 @@ again (semantics C6).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
@@ -16,6 +17,8 @@ from evolute.database.transaction import Transaction
 from evolute.system.tables import SESSIONS, SESSIONS_NUMBER
 from evolute.values.document_id import INTERNAL_ID_BYTES
 from evolute.values.value import COMMIT_TS, Int64
+
+_REQUESTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def purge(transaction: Transaction, *, before_ms: float, limit: int) -> int:
     return purged
 
 
+@functools.lru_cache(maxsize=_REQUESTS_MAX)  # looked for at the beginning of a mutation, recorded at its end
 def _internal_id(session: str, request: int) -> bytes:
     text = f"{request}:{session}"
     return blake2b(text.encode(), digest_size=INTERNAL_ID_BYTES, person=b"session request").digest()
