@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
-import uvicorn
 
 from evolute.backend import Backend
 from evolute.cli.terminal import show_banner, show_call, show_reload
 from evolute.config import Config
 from evolute.registry.source_folder import package_fault
-from evolute.server.app import build_server, create_app
-from evolute.server.auth import read_or_create_admin_key
-from evolute.server.websocket import SyncEndpoint
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from evolute.server.websocket import SyncEndpoint
 
 EXIT_INTERRUPTED = 130
 
@@ -41,13 +44,20 @@ def serve_forever(config: Config) -> None:
 async def _serve(config: Config, listener: socket.socket) -> None:
     stopping = _on_signals()
     backend = Backend(config)
-    starting = asyncio.get_running_loop().create_task(backend.start())
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(backend.start())
+    # The half of the imports that the backend does not need comes while the workers start.
+    importing = loop.run_in_executor(None, importlib.import_module, "evolute.server.app")
     stopping.add_done_callback(lambda _: starting.cancel())
     try:
         fault = await starting
     except asyncio.CancelledError:
         return
     try:
+        await importing
+        from evolute.server.app import build_server, create_app
+        from evolute.server.auth import read_or_create_admin_key
+
         admin_key = read_or_create_admin_key(backend.data_folder.admin_key_path)
         app = create_app(backend, admin_key)
         server = build_server(app, config)
@@ -58,7 +68,7 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         show_banner(config, url, str(backend.data_folder.admin_key_path), backend.report)
         if fault is not None:
             show_reload(fault)
-        serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        serving = loop.create_task(server.serve(sockets=[listener]))
         watching = _watch(backend) if config.development else None
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         if watching is not None:
@@ -111,6 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # Now, because two servers may bind one port until one of them listens.
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

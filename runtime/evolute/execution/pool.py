@@ -103,13 +103,13 @@ class Pool:
     # --- Generations -----------------------------------------------------------------------------------------------
 
     async def prepare(self, deployment: Sources) -> Generation:
-        """Starts workers on the deployment, beside the active ones.
+        """Starts the transaction workers of the deployment, beside the active ones; the others follow when it is active.
 
         Raises DefinitionError with every fault of the folder; then nothing is left running.
         """
         generation = Generation(deployment, RegistryReport(deployment.hash, {}, {}))
         self._generations.add(generation)
-        starts = [self._start_worker(generation, lane) for lane, size in self._sizes.items() for _ in range(size)]
+        starts = [self._start_worker(generation, "transaction") for _ in range(self._sizes["transaction"])]
         try:
             results = await asyncio.gather(*starts, return_exceptions=True)
         except asyncio.CancelledError:
@@ -130,7 +130,7 @@ class Pool:
                 worker.retire()
             self._forget_if_empty(old)
         for lane, size in self._sizes.items():
-            for _ in range(size - len(generation.workers[lane])):  # died since they were prepared
+            for _ in range(size - len(generation.workers[lane])):  # not prepared, or have died since
                 self._spawn(self._replace(generation, lane))
             self._dispatch(lane)
 
