@@ -60,7 +60,16 @@ PURE = (
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 
 # Calls and modules that only one file may use.
-CLOCK_AND_CHANCE = ("time.time", "time.time_ns", "time.monotonic_ns", "os.urandom", "secrets.token_bytes", "uuid.uuid4")
+CLOCK_AND_CHANCE = (
+    "time.time",
+    "time.time_ns",
+    "time.monotonic",
+    "time.monotonic_ns",
+    "datetime.now",
+    "os.urandom",
+    "secrets.token_bytes",
+    "uuid.uuid4",
+)
 ENVIRONMENT = ("os.environ", "os.getenv")
 
 

@@ -103,7 +103,7 @@ class Pool:
     # --- Generations -----------------------------------------------------------------------------------------------
 
     async def prepare(self, deployment: Sources) -> Generation:
-        """Starts the transaction workers of the deployment, beside the active ones; the others follow when it is active.
+        """Starts the deployment's transaction workers, beside the active ones. Its others start when it is activated.
 
         Raises DefinitionError with every fault of the folder; then nothing is left running.
         """
