@@ -107,6 +107,7 @@ class BackendUnderTest:
         if fault is not None:
             await self.backend.stop()
             raise fault
+        await self.wait_deaths(0)  # the action workers start last
         return self
 
     async def __aexit__(

@@ -151,9 +151,10 @@ def test_closing_while_workers_start_leaves_none(tmp_path: Path) -> None:
         log, flag = tmp_path / "log", tmp_path / "flag"
         slow = starts_that(log, flag, "time.sleep(60)")
         async with BackendUnderTest(tmp_path, {"m.py": BASICS, "slow.py": slow}) as served:
+            await wait_until(lambda: log.read_text().count("\n") == 3)
             flag.touch()
             deploying = asyncio.create_task(served.backend.deployer.deploy(served.functions))
-            await wait_until(lambda: log.read_text().count("\n") == 6)
+            await wait_until(lambda: log.read_text().count("\n") == 5)
         with pytest.raises((DefinitionError, ShuttingDown)):
             await deploying
         assert not [pid for pid in map(int, log.read_text().split()) if alive(pid)]
@@ -183,8 +184,9 @@ def test_a_worker_that_cannot_be_replaced_is_tried_ever_more_slowly(tmp_path: Pa
         log, flag = tmp_path / "log", tmp_path / "flag"
         dying = starts_that(log, flag, "os._exit(7)")
         async with BackendUnderTest(tmp_path, {"m.py": BASICS, "dying.py": dying}, actions=1) as served:
-            flag.touch()
+            await wait_until(lambda: log.read_text().count("\n") == 3)
             before = log.read_text().count("\n")
+            flag.touch()
             os.kill(await served.query("m:pid"), signal.SIGKILL)
             await wait_until(lambda: log.read_text().count("\n") >= before + 3)
             await asyncio.sleep(0.5)
@@ -269,6 +271,7 @@ def test_a_replacement_that_is_late_for_its_generation_ends(tmp_path: Path) -> N
         log, flag = tmp_path / "log", tmp_path / "flag"
         slow = starts_that(log, flag, "time.sleep(1)")
         async with BackendUnderTest(tmp_path, {"m.py": BASICS, "slow.py": slow}) as served:
+            await wait_until(lambda: log.read_text().count("\n") == 3)
             flag.touch()
             os.kill(await served.query("m:pid"), signal.SIGKILL)
             await wait_until(lambda: log.read_text().count("\n") == 4)
@@ -364,6 +367,7 @@ def test_a_full_queue_is_an_error_with_the_name_of_its_limit(tmp_path: Path) -> 
         )
         async with BackendUnderTest(tmp_path, {"m.py": BASICS}, limits, workers=1) as served:
             pool = served.backend.pool
+            assert await served.act("m:nap", seconds=0) == "rested"
             asleep = [
                 asyncio.create_task(pool.run("queries", (call("m:sleep", "query", seconds=0.3),))) for _ in range(3)
             ]

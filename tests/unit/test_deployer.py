@@ -138,7 +138,7 @@ def test_a_newer_deployment_replaces_one_that_is_being_prepared(tmp_path: Path) 
             write_folder(served.functions, SLOW)
             first = asyncio.create_task(deployer.deploy(served.functions))
             async with asyncio.timeout(20):
-                while len(served.pids) < 6:  # noqa: ASYNC110 - a process has no event
+                while len(served.pids) < 5:  # noqa: ASYNC110 - a process has no event
                     await asyncio.sleep(0.01)
             pids = set(served.pids)
             (served.functions / "slow.py").unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from evolute.limits import Limits
 
@@ -18,8 +18,7 @@ logger = logging.getLogger("evolute.calls")
 ENTRY_BYTES = 200  # what an entry weighs beside its texts
 
 
-@dataclass(frozen=True, slots=True)
-class CallLogEntry:
+class CallLogEntry(NamedTuple):
     """One call that ended. `error` is the developer's text, None on success; `job` is the scheduled job that it ran."""
 
     path: str

@@ -15,12 +15,11 @@ for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from evolute.clock import NS_PER_MS, Clock, random_bytes
 from evolute.database.database import Database
@@ -88,8 +87,7 @@ class SystemRun(Generic[T]):
     read_set: ReadSet
 
 
-@dataclass(frozen=True)
-class _Attempt(Generic[T]):
+class _Attempt(NamedTuple, Generic[T]):
     """One run on one snapshot. Without a write set there is nothing to commit."""
 
     value: T
@@ -293,7 +291,7 @@ class Executor:
         for _ in range(_REFUSALS_MAX):
             outcome = await self._runners.run(kind, calls, urgent=urgent)
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
-                outcome = dataclasses.replace(outcome, begin_ts=self._database.log.published_ts)
+                outcome = outcome._replace(begin_ts=self._database.log.published_ts)
             await self._database.log.wait_published(outcome.begin_ts)
             if outcome.refused != WRONG_DEPLOYMENT:
                 return outcome

@@ -34,14 +34,14 @@ def _fitting(outcome: FunctionOutcome, limits: Limits) -> FunctionOutcome:
     failed = [_without_value(result, limits) for result in outcome.results]
     left = limits.frame_bytes_max - FRAME_BYTES_EXTRA - sum(map(_size, failed))
     if outcome.write_set is not None:
-        return dataclasses.replace(outcome, results=tuple(failed), write_set=None)
+        return outcome._replace(results=tuple(failed), write_set=None)
     results: list[CallResult] = []
     for result, without in zip(outcome.results, failed, strict=True):
         more = _size(result) - _size(without)
         fits = more <= left
         results.append(result if fits else without)
         left -= more if fits else 0
-    return dataclasses.replace(outcome, results=tuple(results))
+    return outcome._replace(results=tuple(results))
 
 
 def _size(result: CallResult) -> int:
@@ -53,7 +53,7 @@ def _without_value(result: CallResult, limits: Limits) -> CallResult:
         f"The outcome of the call is too large for one frame between worker and server (limit: "
         f"{limits.frame_bytes_max} bytes; the setting is frame_bytes_max). Return or write less at a time."
     )
-    return dataclasses.replace(result, value=None, error=CallError(text, None, "LimitReached"), log_lines=())
+    return result._replace(value=None, error=CallError(text, None, "LimitReached"), log_lines=())
 
 
 def unanswerable(request: FunctionRequest, error: BaseException, package: str, limits: Limits) -> FunctionOutcome:
