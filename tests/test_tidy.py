@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import gc
 import json
 import re
 import subprocess
@@ -83,7 +84,12 @@ def named(path: Path) -> str:
 
 @cache
 def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), filename=str(path))
+    """Without garbage collection: a finalizer that prints a traceback parses, too, which Python 3.11 cannot bear."""
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(), filename=str(path))
+    finally:
+        gc.enable()
 
 
 def module_name(path: Path) -> str:

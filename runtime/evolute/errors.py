@@ -79,12 +79,6 @@ class ShuttingDown(Retry):
     code = "ShuttingDown"
 
 
-class WorkerDied(Retry):
-    """The worker process died while the call ran."""
-
-    code = "WorkerDied"
-
-
 # --- BadRequest: the caller must change the request -----------------------------------------------------------------
 
 
@@ -227,6 +221,12 @@ class FunctionCrashed(FunctionFault):
     """The worker process died twice while it ran this call."""
 
     code = "FunctionCrashed"
+
+
+class WorkerDied(FunctionFault):
+    """The worker process died while this action ran. It may have acted, and is not run again."""
+
+    code = "WorkerDied"
 
 
 class FunctionTimedOut(FunctionFault):

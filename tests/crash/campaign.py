@@ -36,6 +36,7 @@ CLIENTS = 4
 CALLS_AT_ONCE = 2
 GONE_S_MAX = 1.0
 ANSWERS_S_MAX = 1.0
+TRACE_S_MAX = 1.5
 DIES_S_MAX = 30.0
 ENDS_S_MAX = 60.0
 # What the file may take beyond what is in it: pages that a crash left half used, and the free list.
@@ -157,6 +158,15 @@ class Campaign:
             async with asyncio.timeout(ANSWERS_S_MAX):
                 await self._awaited[1].wait()
 
+    async def _trace(self) -> None:
+        """Waits until an action has left a trace, which is a moment before it ends, but not long."""
+        before, until_ns = self._traces_bytes(), monotonic_ns() + round(TRACE_S_MAX * 1e9)
+        while self._traces_bytes() == before and monotonic_ns() < until_ns:
+            await asyncio.sleep(0.005)
+
+    def _traces_bytes(self) -> int:
+        return self._traces.stat().st_size if self._traces.exists() else 0
+
     async def _watch_the_total(self, client: Client) -> None:
         """What has been shown once is never taken back, by no crash."""
         shown = 0
@@ -177,7 +187,10 @@ class Campaign:
                 await asyncio.to_thread(server.start)
                 if self.chance.random() < 0.3:
                     spinning = asyncio.create_task(self._clients[1].query("load:spin"))
-                await self._answers(self.chance.randint(0, 60))
+                if self.chance.random() < 0.3:
+                    await self._trace()
+                else:
+                    await self._answers(self.chance.randint(0, 60))
                 await asyncio.sleep(self.chance.uniform(0.0, 0.02))
             children = self._children(server)
         finally:

@@ -15,6 +15,7 @@ import pytest
 from evolute.clock import monotonic_ns
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, LimitReached, Overloaded, ShuttingDown, WorkerDied
+from evolute.execution.pool import Pool
 from evolute.execution.request import CallError, FunctionOutcome
 from evolute.limits import KIB, Limits
 from evolute.registry.loader import read_folder
@@ -316,13 +317,20 @@ def test_a_worker_that_dies_while_it_loads_fails_the_preparation(tmp_path: Path)
 
 def test_a_worker_that_loads_for_too_long_fails_the_preparation(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with BackendUnderTest(tmp_path, {"m.py": BASICS}, replace(QUICK, worker_start_ms_max=3000)) as served:
-            before = served.pids
+        async with BackendUnderTest(tmp_path, {"m.py": BASICS}) as served:
+            pool = Pool(
+                str(served.backend.data_folder.store_path),
+                served.backend.clock,
+                replace(QUICK, worker_start_ms_max=300),
+                workers=2,
+                action_workers=1,
+                on_worker_death=served.backend.database.check_readers,
+            )
             write_folder(served.functions, {"slow.py": "import time\ntime.sleep(60)"})
             with pytest.raises(DefinitionError, match="the setting is worker_start_ms_max"):
-                await served.backend.deployer.deploy(served.functions)
-            assert served.pids == before
-            assert await served.query("m:ping", n=1) == 1
+                await pool.prepare(read_folder(served.functions, QUICK))
+            assert pool.statistics().pids == ()
+            await pool.close()
 
     run(scenario)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evolute.errors import FunctionCrashed, FunctionTimedOut, WorkerDied
-from evolute.limits import MIB
+from evolute.limits import MIB, Limits
 from evolute_client.async_client import Client
 from evolute_client.errors import FunctionError
 from tests.end_to_end.backend_under_test import DIES, QUICK, BackendUnderTest, Deaths
@@ -265,7 +265,10 @@ def test_an_action_whose_worker_dies_is_not_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_limited_and_the_error_names_the_setting(tmp_path: Path, kind: str) -> None:
     async def scenario() -> None:
-        async with BackendUnderTest(tmp_path, SOURCES, replace(QUICK, worker_memory_bytes_max=300 * MIB)) as served:
+        limits = Limits(  # to take so much memory takes its time, when the machine is busy
+            worker_memory_bytes_max=300 * MIB, query_user_ms_max=10_000, mutation_user_ms_max=10_000
+        )
+        async with BackendUnderTest(tmp_path, SOURCES, limits) as served:
             error = await served.error(f"memory:in_{kind}", kind)
             assert "the setting is worker_memory_bytes_max" in error.message
             assert f", in in_{kind}\n" in error.message

@@ -18,6 +18,7 @@ import pytest
 from tests.end_to_end.app_under_test import Gates, write_functions
 from tests.end_to_end.raw_session import RawSession, ts_of
 from tests.end_to_end.server_process import ServerProcess
+from tests.test_tidy import tree
 
 END_TO_END, UNIT = "tests/end_to_end/test_", "tests/unit/test_"
 HERE, PYPI, NPM = (f"{END_TO_END}{name}.py::test_" for name in ("traps", "pypi_client", "npm_client"))
@@ -98,7 +99,7 @@ def test_every_trap_has_its_test() -> None:
 
 @cache
 def functions_of(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)}
 
 
 # --- The server ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_tidy import CLIENT, LAYERS, ROOT, RUNTIME
+from tests.test_tidy import CLIENT, LAYERS, ROOT, RUNTIME, tree
 
 PAGE = (ROOT / "runtime" / "README.md").read_text()
 
@@ -52,7 +52,7 @@ def test_tests_that_are_named_exist(test: str) -> None:
     file, _, name = test.partition("::")
     path = ROOT / "tests" / file
     assert path.exists(), file
-    functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    functions = [node.name for node in tree(path).body if isinstance(node, ast.FunctionDef)]
     assert name in functions, test
 
 

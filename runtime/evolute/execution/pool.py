@@ -19,7 +19,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 
 from evolute.clock import Clock, random_bytes
@@ -334,7 +334,7 @@ class Pool:
                 f"The action's worker process was ended: {worker.killed_because} "
                 "(the settings are action_ms_max and action_block_ms_max)"
             )
-        return WorkerDied("The worker process died while this action ran; an action is not run again")
+        return WorkerDied()
 
     def _reap(self, worker: WorkerProcess) -> None:
         async def reap() -> None:
@@ -359,8 +359,8 @@ class Pool:
             else:
                 return
 
-    def _spawn(self, coroutine: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
