@@ -161,7 +161,7 @@ class Campaign:
     async def _trace(self) -> None:
         """Waits until an action has left a trace, which is a moment before it ends, but not long."""
         before, until_ns = self._traces_bytes(), monotonic_ns() + round(TRACE_S_MAX * 1e9)
-        while self._traces_bytes() == before and monotonic_ns() < until_ns:
+        while self._traces_bytes() == before and monotonic_ns() < until_ns:  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.005)
 
     def _traces_bytes(self) -> int:

@@ -172,6 +172,7 @@ class WorkerProcess:
             [sys.executable, "-P", "-m", "evolute.execution.worker", str(channel_fd), str(self._lifeline_fd)],
             pass_fds=(channel_fd, self._lifeline_fd),
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the server; a worker that is still importing could not ignore it
             env=worker_environment(),
         )
 
@@ -192,6 +193,7 @@ class WorkerProcess:
             return await self._report
 
     def _give_up(self, because: str) -> None:
+        self.leaving = True
         self.kill(because)
         if self._report is not None:
             self._report.cancel()
