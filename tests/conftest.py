@@ -17,6 +17,7 @@ SEEDS = (1, 2, 3)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="the one seed that workloads run with")
+    parser.addoption("--rounds", type=int, default=None, help="how often the crash campaign kills the server")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 
 from evolute import failpoints
@@ -73,10 +73,9 @@ class Backend:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._spawn(self.scheduler.run(), self.scheduler.close)
-        self._spawn(self.crons.run(), self.crons.close)
-        housekeeping = Housekeeping(self.executor, self.clock, self.config.limits)
-        self._spawn(housekeeping.run(), None)
+        self._spawn(self.scheduler.run())
+        self._spawn(self.crons.run())
+        self._spawn(Housekeeping(self.executor, self.clock, self.config.limits).run())
         return fault
 
     async def watch(self, on_reload: Callable[[RegistryReport | EvoluteError], None]) -> None:
@@ -88,6 +87,8 @@ class Backend:
                 on_reload(await self.deployer.deploy(self.config.functions_folder))
             except EvoluteError as error:
                 on_reload(error)
+            except Exception:
+                logger.exception("the folder could not be deployed")
 
         assert self._watcher is not None, "only a backend in development watches"
         try:
@@ -126,10 +127,12 @@ class Backend:
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)
         self._stack.push_async_callback(self.executor.query_cache.close)
-        self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)
         self.deployer = Deployer(self.pool, self.executor, limits)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
         self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)
+        for loop in (self.scheduler, self.crons):  # after the drain, in which what they run may end
+            self._stack.push_async_callback(loop.close)
+        self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)
         await self.executor.run_system(tables.bootstrap)
 
     async def _deploy_first(self) -> DefinitionError | None:
@@ -138,20 +141,26 @@ class Backend:
         except DefinitionError as error:
             if not self.config.development:
                 raise
-            if await self.deployer.restore() is None:
-                await self.deployer.deploy_nothing()
+            await self._serve_the_last()
             return error
         return None
 
-    def _spawn(self, coroutine: object, close: Callable[[], object] | None) -> None:
-        """Runs it until the backend stops; `close` is awaited after it has been cancelled."""
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+    async def _serve_the_last(self) -> None:
+        """What was served last; nothing if that does not load any more either, for the world has changed around it."""
+        try:
+            if await self.deployer.restore() is not None:
+                return
+        except DefinitionError as error:
+            logger.warning("what was served last cannot be loaded any more: %s", error)
+        await self.deployer.deploy_nothing()
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Runs it until the backend stops."""
+        task = asyncio.get_running_loop().create_task(coroutine)
 
         async def end() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            if close is not None:
-                await close()  # type: ignore[misc]
 
         self._stack.push_async_callback(end)
 

@@ -72,9 +72,8 @@ class ManualClock:
                 future.set_result(None)
 
 
-def monotonic_ns() -> int:
-    """For measuring how long something took; never stored."""
-    return time.monotonic_ns()
+monotonic_ns = time.monotonic_ns
+"""For measuring how long something took; never stored."""
 
 
 def random_bytes(length: int) -> bytes:

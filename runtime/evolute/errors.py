@@ -67,16 +67,16 @@ class Overloaded(Retry):
     code = "Overloaded"
 
 
+class Contended(Retry):
+    """The data of this call changed in each of its runs, and run alone it did not end within serial_ms_max."""
+
+    code = "OptimisticConcurrencyControlFailure"
+
+
 class ShuttingDown(Retry):
     """The server is shutting down and takes no more calls."""
 
     code = "ShuttingDown"
-
-
-class WorkerDied(Retry):
-    """The worker process died while the call ran."""
-
-    code = "WorkerDied"
 
 
 # --- BadRequest: the caller must change the request -----------------------------------------------------------------
@@ -221,6 +221,12 @@ class FunctionCrashed(FunctionFault):
     """The worker process died twice while it ran this call."""
 
     code = "FunctionCrashed"
+
+
+class WorkerDied(FunctionFault):
+    """The worker process died while this action ran. It may have acted, and is not run again."""
+
+    code = "WorkerDied"
 
 
 class FunctionTimedOut(FunctionFault):

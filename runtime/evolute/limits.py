@@ -82,7 +82,7 @@ class Limits:
 
     # Commits
     attempts_before_serial: int = 8
-    serial_attempts_max: int = 4
+    serial_ms_max: int = 40_000
     commit_queue_length_max: int = 4096
     commit_queue_bytes_max: int = 256 * MIB
     commit_batch_length_max: int = 512
@@ -133,10 +133,26 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a non-negative whole number, got {value!r}")
-        assert self.document_depth_max <= self.value_depth_max
-        assert self.frame_fragment_bytes < 16 * MIB, "the PyPI client refuses frames of 16 MiB"
-        assert self.heartbeat_ms < 30_000, "the PyPI client reconnects after 30 s of silence"
-        assert self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max
+        self._require(
+            self.document_depth_max <= self.value_depth_max, "document_depth_max must be at most value_depth_max"
+        )
+        self._require(
+            self.frame_fragment_bytes < 16 * MIB,
+            "frame_fragment_bytes must be less than 16 MiB, because PyPI's client refuses frames of that length",
+        )
+        self._require(
+            self.heartbeat_ms < 30_000,
+            "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
+        )
+        self._require(
+            self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
+            "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+        )
+
+    @staticmethod
+    def _require(holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(rule)
 
 
 def limits_from(environment: Mapping[str, str]) -> Limits:

@@ -10,15 +10,14 @@
             assert backend.query("messages:list_recent", channel=channel) == []
 
 Functions run in this process, through the same executor, committer and scheduler as in the server, so transactions
-conflict and are retried, scheduled jobs run, and `ConvexError` reaches the test. What is missing is what processes give:
-time limits are not enforced and a crash of a function is a crash of the test.
+conflict and are retried, scheduled jobs run, and `ConvexError` reaches the test. What is missing is what processes
+give: time limits are not enforced and a crash of a function is a crash of the test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import shutil
 import tempfile
 import threading
@@ -31,8 +30,9 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from evolute.clock import NS_PER_S, ManualClock, random_bytes
 from evolute.database.database import Database
 from evolute.database.transaction import Transaction
-from evolute.errors import ConvexError, DefinitionError, EvoluteError
-from evolute.execution.action_runner import ActionRunner
+from evolute.errors import BadRequest, ConvexError, DefinitionError, EvoluteError
+from evolute.execution.action_runner import ActionRunner, SnapshotNames
+from evolute.execution.arguments import encode_arguments
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Kind, Outcome, RequestKind
@@ -164,7 +164,7 @@ class LocalBackend:
     def query(self, function: str, /, **kwargs: object) -> Any: ...
     def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The query's answer now. Raises ConvexError, or FunctionFailed with what a client would be told."""
-        return self._call("query", function, kwargs)
+        return self._call("query", function, args, kwargs)
 
     @overload
     def mutation(self, function: Function[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -172,7 +172,7 @@ class LocalBackend:
     def mutation(self, function: str, /, **kwargs: object) -> Any: ...
     def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the mutation and commits it. Raises as `query` does; then nothing was written."""
-        return self._call("mutation", function, kwargs)
+        return self._call("mutation", function, args, kwargs)
 
     @overload
     def action(self, function: Function[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -180,7 +180,7 @@ class LocalBackend:
     def action(self, function: str, /, **kwargs: object) -> Any: ...
     def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the action to its end. Raises as `query` does."""
-        return self._call("action", function, kwargs)
+        return self._call("action", function, args, kwargs)
 
     def advance(self, *, seconds: float = 0, milliseconds: float = 0) -> None:
         """Moves the clock forward and runs what falls due on the way, each job at its own time, in order."""
@@ -213,10 +213,15 @@ class LocalBackend:
 
     # --- Inside ----------------------------------------------------------------------------------------------------
 
-    def _call(self, kind: Kind, function: Function[..., Any] | str, arguments: dict[str, Any]) -> Value:
-        definition = self._registry.resolve(function)
-        outside = {definition_name(definition.parameters, name): value for name, value in arguments.items()}
-        call = Call(definition.path, wire_codec.encode(outside), kind=kind, public_only=False)
+    def _call(
+        self, kind: Kind, function: Function[..., Any] | str, args: tuple[object, ...], named: dict[str, object]
+    ) -> Value:
+        try:
+            definition = self._registry.resolve(function)
+            arguments = encode_arguments(definition, args, named, self._names, self.limits)
+        except BadRequest as error:
+            raise FunctionFailed(str(error), ()) from None
+        call = Call(definition.path, arguments, kind=kind, public_only=False)
         enter = {"query": self.executor.query, "mutation": self.executor.mutate, "action": self.executor.act}[kind]
         outcome: Outcome = self._wait(enter(call))
         if outcome.error is None:
@@ -228,6 +233,7 @@ class LocalBackend:
 
     async def _open(self) -> None:
         self.database = Database(Path(self._folder) / "store", self.clock, self.limits, sync=False)
+        self._names = SnapshotNames(self.database.snapshot, self.limits)
         self._call_log = CallLog(self.limits)
         self._runners = LocalRunners(self._registry, self.database, self.clock, self.limits)
         self.executor = Executor(self.database, self._runners, self.clock, self.limits, self._call_log)
@@ -290,11 +296,6 @@ class LocalBackend:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def definition_name(parameters: Any, name: str) -> str:
-    """A keyword as Python writes it (`from_`) is the argument `from`."""
-    return next((outside for outside, python in parameters.items() if python == name), name)
-
-
 def _registry(
     functions: tuple[str | Path | Function[..., Any], ...], schema: Schema | None, crons: Crons | None, limits: Limits
 ) -> Registry:
@@ -320,6 +321,6 @@ def _registry_of(functions: list[Function[..., Any]], schema: Schema) -> Registr
         if path in definitions:
             raise ValueError(f"two functions are called {path}")
         definitions[path] = define(function, path, schema)
-    modules = [function.module.split(".") for function in functions]
-    package = ".".join(os.path.commonprefix(modules))
+    parts = zip(*(function.module.split(".") for function in functions), strict=False)
+    package = ".".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, parts))
     return Registry("local", package, definitions, schema)

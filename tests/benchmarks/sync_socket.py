@@ -87,7 +87,7 @@ class SyncSocket:
                     return response["result"]
 
     def wait_update(self, query_id: int, value: object = ...) -> Any:
-        """The next value of a subscription, or the next that equals `value`. Raises RuntimeError if the query failed."""
+        """The next value of a subscription, or the next one that is `value`. Raises RuntimeError for a failed query."""
         while True:
             for message in self.receive():
                 for modification in message.get("modifications", ()):

@@ -1,7 +1,7 @@
 """Transfers between accounts: 64 sessions, each with one mutation in flight, and the disk synced for every batch.
 
-A transfer reads two accounts through an index and patches both. It has ended when a client's promise would resolve: with
-the first Transition that is not older than its response. In the end the balances must add up to what they were.
+A transfer reads two accounts through an index and patches both. It has ended when a client's promise would resolve:
+with the first Transition that is not older than its response. In the end the balances must add up to what they were.
 
 uv run python -m tests.benchmarks.transfers [--zipf 1.5] [--seconds 180 --interval 15]
 """
@@ -62,12 +62,14 @@ class Transfers:
             if not ready:
                 raise TimeoutError(f"{len(self._started_s)} mutations have had no answer for 30 s")
             for key, _ in ready:
-                session: SyncSocket = key.data
-                for message in session.receive():
-                    self._hear(session, message)
-                if session not in self._started_s and time.perf_counter() < until_s:
-                    self._start(session)
+                self._receive(key.data, until_s)
         return time.perf_counter() - begun_s
+
+    def _receive(self, session: SyncSocket, until_s: float) -> None:
+        for message in session.receive():
+            self._hear(session, message)
+        if session not in self._started_s and time.perf_counter() < until_s:
+            self._start(session)
 
     def close(self) -> None:
         self._selector.close()
@@ -88,10 +90,11 @@ class Transfers:
             else:
                 self.failures.append(str(message["result"]))
                 del self._started_s[session]
-        elif message["type"] == "Transition" and session in self._responses:
-            if covers(message, self._responses[session]):
-                del self._responses[session]
-                self.latencies_ms.append((time.perf_counter() - self._started_s.pop(session)) * 1000)
+            return
+        response = self._responses.get(session)
+        if message["type"] == "Transition" and response is not None and covers(message, response):
+            del self._responses[session]
+            self.latencies_ms.append((time.perf_counter() - self._started_s.pop(session)) * 1000)
 
 
 def uniform(accounts: int) -> Pick:
@@ -179,7 +182,11 @@ def main() -> None:
     with benchmark_server(options) as server:
         figures = measure(server, options)
     distribution = "uniform" if options.zipf is None else f"Zipf {options.zipf}"
-    show(f"transfers, {options.accounts} accounts, {options.sessions} sessions, {distribution}", figures, as_json=options.json)
+    show(
+        f"transfers, {options.accounts} accounts, {options.sessions} sessions, {distribution}",
+        figures,
+        as_json=options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 GATES = 8
 
 SCHEMA = """
@@ -75,6 +75,12 @@ from functions.schema import Message
 @query
 def list(ctx: QueryCtx) -> list[str]:
     return [row["body"] for row in ctx.db.query(Message)]
+
+@query
+def newest(ctx: QueryCtx, reader: int) -> str | None:
+    # Every new message touches what this reads.
+    row = ctx.db.query(Message).order("desc").first()
+    return None if row is None else row["_id"]
 
 @mutation
 def send(ctx: MutationCtx, body: str) -> None:
@@ -184,6 +190,24 @@ async def act(ctx: ActionCtx, gate: int, name: str = "c") -> int:
     return await ctx.run_query(get, name=name)
 """
 
+JOBS = """
+from evolute import MutationCtx, internal_mutation, mutation
+from functions.counters import add
+
+@internal_mutation
+def explode(ctx: MutationCtx) -> None:
+    raise ValueError("scheduled boom")
+
+@mutation
+def plan(ctx: MutationCtx) -> None:
+    ctx.scheduler.run_after(0, explode)
+
+@mutation
+def plan_add(ctx: MutationCtx, name: str) -> None:
+    print("planning", name)
+    ctx.scheduler.run_after(0, add, name=name)
+"""
+
 INNER = """
 from evolute import QueryCtx, query
 
@@ -207,6 +231,7 @@ APP: Mapping[str, str] = {
     "values.py": VALUES,
     "faults.py": FAULTS,
     "gated.py": GATED,
+    "jobs.py": JOBS,
     "deep/inner.py": INNER,
     "plain.py": PLAIN,
 }

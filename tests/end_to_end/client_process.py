@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class ClientProcess:
@@ -21,6 +22,7 @@ class ClientProcess:
         self.lines: list[str] = []
         self.complaint = ""
         self._seen = threading.Condition()
+        self._has_ended = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -38,8 +40,24 @@ class ClientProcess:
     def wait_for(self, line: str) -> None:
         """Waits until the client has printed `line`. Raises AssertionError with all that it said if it does not."""
         with self._seen:
-            self._seen.wait_for(lambda: line in self.lines or self._process.poll() is not None, timeout=PATIENCE_S)
+            self._seen.wait_for(lambda: line in self.lines or self._has_ended, timeout=PATIENCE_S)
         assert line in self.lines, f"the client has not come to {line!r}:\n{self._said()}"
+
+    def wait_for_match(self, pattern: str, *, after: int = 0) -> int:
+        """Waits for a line that matches as a whole, from line `after` on; returns the number of the line behind it."""
+
+        def found() -> int | None:
+            return next((n for n in range(after, len(self.lines)) if re.fullmatch(pattern, self.lines[n])), None)
+
+        with self._seen:
+            self._seen.wait_for(lambda: found() is not None or self._has_ended, timeout=PATIENCE_S)
+            number = found()
+        assert number is not None, f"the client has not come to {pattern!r}:\n{self._said()}"
+        return number + 1
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def say(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -78,6 +96,7 @@ class ClientProcess:
                 self.lines.append(line.rstrip("\n"))
                 self._seen.notify_all()
         with self._seen:
+            self._has_ended = True
             self._seen.notify_all()
 
     def _read_complaint(self) -> None:

@@ -277,14 +277,13 @@ def without(ctx: MutationCtx, builtin: str) -> None:
     ctx.db.insert("never", {})
     delattr(builtins, builtin)
 
+@action
+async def without_later(ctx: ActionCtx, builtin: str) -> None:
+    delattr(builtins, builtin)
+
 @query
-def endless(ctx: QueryCtx) -> None:
-    while True:
-        try:
-            while True:
-                pass
-        except BaseException:
-            pass
+def shallow(ctx: QueryCtx) -> None:
+    sys.setrecursionlimit(20)
 
 @query
 def hungry(ctx: QueryCtx) -> int:
@@ -411,10 +410,10 @@ def limit(ctx: MutationCtx, how: str) -> str:
                 ctx.db.query("items").collect()
                 ctx.db.query("never").collect()
         elif how == "write":
-            for n in range(300):
+            for n in range(1600):
                 ctx.db.insert("never", {"n": n})
         elif how == "intervals":
-            for n in range(300):
+            for n in range(2100):
                 ctx.db.query("items").with_index("by_n", n=n).collect()
         elif how == "query":
             query = ctx.db.query("items")
@@ -471,6 +470,44 @@ def mutates_arguments(ctx: MutationCtx, value: Any) -> Any:
     return ctx.db.query("mine").first()["list"]
 """
 
+MISUSES = """
+from evolute import ActionCtx, MutationCtx, QueryCtx, action, mutation, query
+
+USES = {
+    "table": lambda ctx: ctx.db.query(5),
+    "id": lambda ctx: ctx.db.normalize_id("items", 5),
+    "system table": lambda ctx: ctx.db.system.normalize_id(5, "x"),
+    "system": lambda ctx: ctx.db.system.query("_sessions"),
+    "index": lambda ctx: ctx.db.query("items").with_index(5).collect(),
+    "bound": lambda ctx: ctx.db.query("items").with_index("by_n", n=object()).collect(),
+    "builder": lambda ctx: ctx.db.query("items").with_index("by_n", 5).collect(),
+    "predicate": lambda ctx: ctx.db.query("items").filter(5).collect(),
+    "take": lambda ctx: ctx.db.query("items").take("x"),
+    "name": lambda ctx: ctx.db.insert("others", {5: 1}),
+    "value": lambda ctx: ctx.db.insert("others", {"a": {1}}),
+    "text": lambda ctx: ctx.db.insert("others", {"a": "\\ud800"}),
+    "function": lambda ctx: ctx.run_query(5),
+    "kind": lambda ctx: ctx.run_query("well:add"),
+    "missing": lambda ctx: ctx.run_query("well:nothing"),
+    "arguments": lambda ctx: ctx.run_query("well:typed", whole="x"),
+    "object": lambda ctx: ctx.run_query("well:echo", value=object()),
+    "target": lambda ctx: ctx.scheduler.run_after(0, 5),
+    "action": lambda ctx: ctx.run_action("well:pause"),
+}
+
+@mutation
+def use(ctx: MutationCtx, what: str) -> None:
+    USES[what](ctx)
+
+@query
+def use_reading(ctx: QueryCtx, what: str) -> None:
+    USES[what](ctx)
+
+@action
+async def use_acting(ctx: ActionCtx, what: str) -> None:
+    await USES[what](ctx)
+"""
+
 FUNCTIONS: Mapping[str, str] = {
     "schema.py": SCHEMA,
     "well.py": WELL,
@@ -478,6 +515,7 @@ FUNCTIONS: Mapping[str, str] = {
     "raises.py": RAISES,
     "keeps.py": KEEPS,
     "swallows.py": SWALLOWS,
+    "misuses.py": MISUSES,
 }
 
 

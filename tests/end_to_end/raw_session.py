@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 Message = dict[str, Any]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ZERO_TS = "AAAAAAAAAAA="
 
 
@@ -44,7 +45,6 @@ class RawSession:
     ) -> None:
         self.session = session or str(uuid.uuid4())
         self.heard: list[Message] = []
-        self.pings = 0
         self.results: dict[int, Message] = {}
         self.answers: dict[int, Message] = {}
         self.version: Message = {"querySet": 0, "identity": 0, "ts": ZERO_TS}
@@ -63,13 +63,13 @@ class RawSession:
         base, self._query_set = self._query_set, self._query_set + 1
         self.send("ModifyQuerySet", baseVersion=base, newVersion=self._query_set, modifications=list(modifications))
 
-    def add(self, path: str, **arguments: object) -> int:
+    def add(self, path: str, /, **arguments: object) -> int:
         """Subscribes; returns the query's id."""
         added = self.added(path, **arguments)
         self.modify(added)
         return int(added["queryId"])
 
-    def added(self, path: str, **arguments: object) -> Message:
+    def added(self, path: str, /, **arguments: object) -> Message:
         """An Add for `modify`."""
         query_id, self._queries = self._queries, self._queries + 1
         return {"type": "Add", "queryId": query_id, "udfPath": path, "args": [arguments]}
@@ -81,14 +81,17 @@ class RawSession:
         base, self._identity = self._identity, self._identity + 1
         self.send("Authenticate", baseVersion=base, **token)
 
-    def request(self, kind: str, path: str, request_id: int | None = None, **arguments: object) -> int:
+    def request(self, kind: str, path: str, /, **arguments: object) -> int:
         """Sends a Mutation or an Action; returns the request's id."""
-        if request_id is None:
-            request_id, self._requests = self._requests, self._requests + 1
+        request_id, self._requests = self._requests, self._requests + 1
+        return self.repeat(request_id, kind, path, **arguments)
+
+    def repeat(self, request_id: int, kind: str, path: str, /, **arguments: object) -> int:
+        """Sends a request under an id of the test's choice, as a client does after a reconnect."""
         self.send(kind, requestId=request_id, udfPath=path, args=[arguments])
         return request_id
 
-    def mutate(self, path: str, **arguments: object) -> Message:
+    def mutate(self, path: str, /, **arguments: object) -> Message:
         """Runs the mutation until a Transition covers it, as every client does; returns the response."""
         return self.covered(self.request("Mutation", path, **arguments))
 
@@ -96,11 +99,9 @@ class RawSession:
 
     def next(self) -> Message:
         """The next message that is no Ping. Raises ConnectionClosed, and TimeoutError after `PATIENCE_S`."""
-        while True:
-            message = json.loads(self._text(), parse_constant=_no_number)
-            if message["type"] != "Ping":
-                break
-            self.pings += 1
+        deadline = time.monotonic() + PATIENCE_S
+        while (message := self._message(deadline))["type"] == "Ping":
+            pass
         self.heard.append(message)
         if message["type"] == "Transition":
             self._check_transition(message)
@@ -113,10 +114,9 @@ class RawSession:
             self.next()
 
     def ping(self) -> None:
-        """Waits for a Ping, which must be the next message."""
-        message = json.loads(self._text())
-        assert message == {"type": "Ping"}
-        self.pings += 1
+        """The next message, which must be a Ping."""
+        message = self._message(time.monotonic() + PATIENCE_S)
+        assert message == {"type": "Ping"}, message
 
     def transition(self) -> Message:
         """The next message, which must be a Transition."""
@@ -135,6 +135,11 @@ class RawSession:
         ts = ts_of(answer["ts"]) if answer["success"] else 0
         self.until(lambda: any(m["type"] == "Transition" and end_ts(m) >= ts for m in self.heard[at + 1 :]))
         return answer
+
+    def result(self, query_id: int) -> Message:
+        """Waits for the query's first result, and returns the latest."""
+        self.until(lambda: query_id in self.results)
+        return self.results[query_id]
 
     def value(self, query_id: int, expected: object) -> None:
         """Waits until the query's value is the expected one."""
@@ -159,20 +164,24 @@ class RawSession:
     ) -> None:
         self.close()
 
-    def _text(self) -> str:
-        message = self._socket.recv(timeout=PATIENCE_S)
-        assert isinstance(message, str), "messages are text"
-        return message
-
     def large_text(self) -> tuple[str, list[int]]:
-        """The next message with the sizes of its frames."""
+        """The next message that is no Ping, with the sizes of its frames."""
         watchdog = threading.Timer(PATIENCE_S, self._socket.socket.close)
         watchdog.start()
         try:
-            frames = list(self._socket.recv_streaming(decode=False))
+            while True:
+                frames = list(self._socket.recv_streaming(decode=False))
+                text = b"".join(frames).decode()
+                if text != '{"type":"Ping"}':
+                    return text, [len(frame) for frame in frames]
         finally:
             watchdog.cancel()
-        return b"".join(frames).decode(), [len(frame) for frame in frames]
+
+    def _message(self, deadline: float) -> Message:
+        text = self._socket.recv(timeout=deadline - time.monotonic())
+        assert isinstance(text, str), "messages are text"
+        message: Message = json.loads(text, parse_constant=_no_number)
+        return message
 
     def _check_transition(self, message: Message) -> None:
         start, end = message["startVersion"], message["endVersion"]

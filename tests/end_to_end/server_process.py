@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ START_S_MAX = 30.0
 
 
 class ServerProcess:
-    """`evolute dev` on a free port. `output` grows while it runs; `url` is where it serves."""
+    """`evolute dev` on a free port, started in `folder`. `output` grows while it runs; `url` is where it serves."""
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class ServerProcess:
         command: str = "dev",
         port: int = 0,
         workers: int = 2,
+        folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.functions = functions
@@ -34,6 +37,7 @@ class ServerProcess:
         self.output = ""
         self.url = ""
         self._seen = threading.Condition()
+        self._has_ended = False
         arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evolute", command, *arguments],
@@ -41,6 +45,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             start_new_session=True,
         )
@@ -65,7 +70,7 @@ class ServerProcess:
             def look() -> bool:
                 nonlocal found
                 found = re.search(pattern, self.output[after:])
-                return found is not None or self.process.poll() is not None
+                return found is not None or self._has_ended
 
             self._seen.wait_for(look, timeout=seconds)
             assert found is not None, f"no {pattern!r} in the output of the server:\n{self.output[after:]}"
@@ -84,6 +89,18 @@ class ServerProcess:
                     found.append(int(entry.name))
         return found
 
+    def wait_deaf(self) -> None:
+        """Waits until nobody is let in any more: it has heard a signal."""
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=START_S_MAX).close()
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                continue  # it was let in while the door closed
+        raise AssertionError("the server still listens")
+
     def kill(self) -> None:
         """As a power cut: SIGKILL, nothing is flushed."""
         self.process.send_signal(signal.SIGKILL)
@@ -101,13 +118,22 @@ class ServerProcess:
         return code
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills it if it still runs."""
         if self.process.poll() is None:
             self.kill()
+        self._reader.join(timeout=5)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -118,6 +144,7 @@ class ServerProcess:
                 self.output += line
                 self._seen.notify_all()
         with self._seen:
+            self._has_ended = True
             self._seen.notify_all()
 
 

@@ -234,8 +234,7 @@ assert.equal(await other.mutation(counters.add, { name: "auth" }), 1);
 const refused = new ConvexClient(url);
 const token = ["{}", '{"iss":"https://x","exp":9999999999,"iat":1}', "x"]
   .map((part) => Buffer.from(part).toString("base64url")).join(".");
-const isRefused = new Promise((resolve) => refused.setAuth(async () => token, (isAuthenticated) => resolve(isAuthenticated)));
-assert.equal(await isRefused, false);
+assert.equal(await new Promise((resolve) => refused.setAuth(async () => token, resolve)), false);
 assert.equal(await refused.mutation(counters.add, { name: "auth" }), 2);
 await other.close();
 await refused.close();
@@ -259,12 +258,14 @@ assert.deepEqual(shown.seen, [...shown.seen].sort(), "nothing is taken back");
 """
     data = tmp_path / "data"
     killing = {**gates.environment, "EVOLUTE_FAILPOINT": f"{failpoints.AFTER_COMMIT}:2"}
-    with ServerProcess(functions, data, environment=gates.environment) as first:
-        with node.program(text, first.url) as client:
-            gates.wait_reached(0)
-            first.kill()
-            gates.open(0)
-            with ServerProcess(functions, data, port=first.port, environment=killing) as second:
-                assert second.wait() == -signal.SIGKILL
-            with ServerProcess(functions, data, port=first.port, environment=gates.environment):
-                client.finish()
+    with (
+        ServerProcess(functions, data, environment=gates.environment) as first,
+        node.program(text, first.url) as client,
+    ):
+        gates.wait_reached(0)
+        first.kill()
+        gates.open(0)
+        with ServerProcess(functions, data, port=first.port, environment=killing) as second:
+            assert second.wait() == -signal.SIGKILL
+        with ServerProcess(functions, data, port=first.port, environment=gates.environment):
+            client.finish()

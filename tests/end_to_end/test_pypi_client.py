@@ -6,6 +6,7 @@ hangs is a failure and not a test that never ends.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,14 @@ def failure(call, *arguments):
     except Exception as error:
         return error
     raise AssertionError("it did not fail")
+
+def wait_connected():
+    # What is called in the very moment in which its connection goes, this client fails with "channel closed".
+    while True:
+        try:
+            return client.query("plain")
+        except Exception as error:
+            assert "channel closed" in str(error), error
 
 url = sys.argv[1]
 client = ConvexClient(url)
@@ -87,7 +96,8 @@ values = [
     None, True, False, "", "ä𝄞\\0", b"", bytes(range(256)), [], {}, [[{"a": [None]}]], 1.5, 1e300, -1e-300,
     2.0**53, math.inf, -math.inf, {"": 1.0, "a b": 2.0}, ConvexInt64(0), ConvexInt64(2**63 - 1), ConvexInt64(-(2**63)),
 ]
-for call, path in ((client.query, "values:echo"), (client.mutation, "values:echo_back"), (client.action, "values:echo_late")):
+paths = {client.query: "values:echo", client.mutation: "values:echo_back", client.action: "values:echo_late"}
+for call, path in paths.items():
     for value in values:
         came = call(path, {"value": value})
         assert came == value and type(came) is type(value), (value, came)
@@ -162,7 +172,7 @@ from convex.http_client import ConvexHttpClient
 http = ConvexHttpClient(url)
 assert http.mutation("counters:add", {"name": "http", "amount": 3}) == 3.0
 assert http.query("counters:get", {"name": "http"}) == 3.0
-assert http.action("values:echo_late", {"value": {"a": [1, 2.5, None], "b": b"x"}}) == {"a": [1.0, 2.5, None], "b": b"x"}
+assert http.action("values:echo_late", {"value": {"a": [1, None], "b": b"x"}}) == {"a": [1.0, None], "b": b"x"}
 assert http.query("values:echo", {"value": ConvexInt64(-1)}) == -1
 assert math.isnan(http.query("values:echo", {"value": math.nan}))
 assert failure(http.mutation, "faults:told", {}).data == {"code": 7.0, "why": "because"}
@@ -184,16 +194,40 @@ client.mutation("messages:send", {"body": "before"})
 assert next(results) == ["before"]
 print("ready", flush=True)
 input()
+wait_connected()
 client.mutation("messages:send", {"body": "after"})
 while (seen := next(results)) != ["before", "after"]:
     assert seen == ["before"], seen
 assert client.query("messages:list") == ["before", "after"]
 """
-    with ServerProcess(functions, tmp_path / "data", environment=gates.environment) as first:
-        with program(text, first.url) as client:
-            client.wait_for("ready")
-            first.kill()
-            with ServerProcess(functions, tmp_path / "data", port=first.port, environment=gates.environment) as second:
-                client.say("go")
-                client.finish()
-                assert second.stop() == 0
+    data, environment = tmp_path / "data", gates.environment
+    with ServerProcess(functions, data, environment=environment) as first, program(text, first.url) as client:
+        client.wait_for("ready")
+        first.kill()
+        with ServerProcess(functions, data, port=first.port, environment=environment) as second:
+            client.say("go")
+            client.finish()
+            assert second.stop() == 0
+
+
+def test_a_mutation_in_flight_is_run_once_when_the_server_stops(tmp_path: Path) -> None:
+    """This client sends again under a new session what was not shown to it, so a server must end with that."""
+    functions = write_functions(tmp_path / "functions")
+    gates = Gates(tmp_path)
+    text = """
+assert client.mutation("gated:mutate", {"gate": 0}) == 1.0
+input()
+wait_connected()
+assert client.mutation("counters:add") == 2.0
+"""
+    data, environment = tmp_path / "data", gates.environment
+    with ServerProcess(functions, data, environment=environment) as first, program(text, first.url) as client:
+        gates.wait_reached(0)
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_deaf()
+        gates.open(0)
+        assert first.wait() == 0
+        with ServerProcess(functions, data, port=first.port, environment=environment) as second:
+            client.say("go")
+            client.finish()
+            assert second.stop() == 0

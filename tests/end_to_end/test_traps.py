@@ -9,18 +9,21 @@ from __future__ import annotations
 import ast
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.end_to_end.app_under_test import Gates, write_functions
-from tests.end_to_end.raw_session import RawSession, end_ts, post, ts_of
+from tests.end_to_end.raw_session import RawSession, ts_of
 from tests.end_to_end.server_process import ServerProcess
+from tests.test_tidy import tree
 
-HERE, PYPI, NPM = (f"tests/end_to_end/{name}.py::test_" for name in ("test_traps", "test_pypi_client", "test_npm_client"))
-HTTP, CODEC, WIRE = (f"tests/unit/{name}.py::test_" for name in ("test_http_api", "test_codec", "test_wire_codec"))
-AUTH = "tests/unit/test_auth.py::test_"
+END_TO_END, UNIT = "tests/end_to_end/test_", "tests/unit/test_"
+HERE, PYPI, NPM = (f"{END_TO_END}{name}.py::test_" for name in ("traps", "pypi_client", "npm_client"))
+HTTP, CODEC, WIRE = (f"{UNIT}{name}.py::test_" for name in ("http_api", "codec", "wire_codec"))
+AUTH, SOCKET, VALIDATORS = (f"{UNIT}{name}.py::test_" for name in ("auth", "websocket", "validators"))
 SESSIONS = "tests/scripts/sessions/"
 
 TRAPS: dict[int, tuple[str, ...]] = {
@@ -28,7 +31,10 @@ TRAPS: dict[int, tuple[str, ...]] = {
     2: (f"{HERE}an_answer_comes_before_its_effect", f"{SESSIONS}response_before_transition.txt"),
     3: (f"{HERE}an_answer_comes_before_its_effect", f"{NPM}an_update_is_shown_once_before_and_once_after_the_answer"),
     4: (f"{HERE}versions_begin_at_zero_on_every_connection", f"{SESSIONS}version_chain.txt"),
-    5: (f"{HERE}versions_begin_at_zero_on_every_connection", f"{CODEC}clock_skew_and_server_time_are_both_there_or_neither"),
+    5: (
+        f"{HERE}versions_begin_at_zero_on_every_connection",
+        f"{CODEC}clock_skew_and_server_time_are_both_there_or_neither",
+    ),
     6: (f"{HERE}mistakes_are_answers_and_cost_nobody_the_connection",),
     7: (f"{CODEC}a_transition_has_exactly_the_fields_of_the_specification", f"{CODEC}the_other_messages_of_the_server"),
     8: (f"{HERE}mistakes_are_answers_and_cost_nobody_the_connection",),
@@ -39,7 +45,7 @@ TRAPS: dict[int, tuple[str, ...]] = {
     13: (f"{HERE}a_token_and_the_queries_behind_it_are_one_transition", f"{SESSIONS}opening_burst.txt"),
     14: (f"{HERE}a_token_and_the_queries_behind_it_are_one_transition", f"{SESSIONS}opening_burst.txt"),
     15: (f"{SESSIONS}identity.txt",),
-    16: ("tests/unit/test_websocket.py::test_a_refused_token_closes_without_a_code", f"{SESSIONS}identity.txt"),
+    16: (f"{SOCKET}a_refused_token_closes_without_a_code", f"{SESSIONS}identity.txt"),
     17: (f"{HERE}versions_begin_at_zero_on_every_connection",),
     18: (f"{HERE}a_request_of_one_session_is_run_once",),
     19: (f"{HERE}what_was_answered_is_remembered_through_a_crash", f"{HERE}a_failure_is_not_remembered"),
@@ -60,7 +66,10 @@ TRAPS: dict[int, tuple[str, ...]] = {
     34: (f"{HERE}what_clients_cannot_read_is_never_sent",),
     35: (f"{HERE}numbers_are_floats_unless_they_say_otherwise", f"{WIRE}a_bad_wrapper_is_refused"),
     36: (f"{HERE}numbers_are_floats_unless_they_say_otherwise", f"{WIRE}a_bad_wrapper_is_refused"),
-    37: (f"{HERE}numbers_are_floats_unless_they_say_otherwise", "tests/unit/test_validators.py::test_numbers_arrive_as_annotated"),
+    37: (
+        f"{HERE}numbers_are_floats_unless_they_say_otherwise",
+        f"{VALIDATORS}numbers_arrive_as_annotated",
+    ),
     38: (f"{WIRE}a_bad_wrapper_is_refused",),
     39: (f"{HTTP}a_function_that_raises_is_an_answer",),
     40: (f"{HTTP}requests_that_are_not_calls", f"{HTTP}a_bad_body_is_refused_by_name"),
@@ -73,7 +82,7 @@ TRAPS: dict[int, tuple[str, ...]] = {
     52: (f"{SESSIONS}redaction.txt", f"{HTTP}redacted_errors_keep_their_data"),
     55: (f"{NPM}an_address_with_a_slash_at_its_end",),
 }
-NOT_OFFERED = {number: "pagination" for number in range(46, 51)} | {53: "file storage", 54: "HTTP actions"}
+NOT_OFFERED = dict.fromkeys(range(46, 51), "pagination") | {53: "file storage", 54: "HTTP actions"}
 """Traps of features that there are not."""
 
 ROOT = Path(__file__).parents[2]
@@ -88,8 +97,9 @@ def test_every_trap_has_its_test() -> None:
             assert not name or name in functions_of(ROOT / path), f"trap {number}: there is no {place}"
 
 
+@cache
 def functions_of(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)}
 
 
 # --- The server ----------------------------------------------------------------------------------------------------
@@ -174,9 +184,9 @@ def test_mistakes_are_answers_and_cost_nobody_the_connection(client: RawSession)
     }
     for path, arguments in mistakes.items():
         query = client.add(path, **arguments)
-        client.until(lambda query=query: query in client.results)
-        assert client.results[query]["type"] == "QueryFailed"
-        assert "errorData" not in client.results[query]
+        result = client.result(query)
+        assert result["type"] == "QueryFailed"
+        assert "errorData" not in result
         for kind in ("Mutation", "Action"):
             answer = client.answer(client.request(kind, path, **arguments))
             assert not answer["success"]
@@ -239,7 +249,7 @@ def test_pings_are_messages_and_come_while_every_worker_is_busy(
         running = [socket.request("Mutation", "gated:mutate", gate=gate) for gate, socket in ((0, client), (1, other))]
         for gate in (0, 1):
             gates.wait_reached(gate)
-        client.add("counters:get")
+        client.add("counters:get", name="waits for a worker")
         client.ping()
         client.ping()
         for gate in (0, 1):
@@ -279,10 +289,10 @@ def test_a_request_of_one_session_is_run_once(server: ServerProcess, client: Raw
     answer = client.mutate("counters:add", name="once")
     assert client.mutate("counters:add", name="once")["result"] == 2
     with RawSession(server.url, session=client.session, opening={"connectionCount": 1}) as again:
-        repeated = again.covered(again.request("Mutation", "counters:add", request_id=0, name="once"))
+        repeated = again.covered(again.repeat(0, "Mutation", "counters:add", name="once"))
     assert repeated == answer
     with RawSession(server.url) as stranger:
-        assert stranger.covered(stranger.request("Mutation", "counters:add", request_id=0, name="once"))["result"] == 3
+        assert stranger.covered(stranger.repeat(0, "Mutation", "counters:add", name="once"))["result"] == 3
 
 
 def test_a_failure_is_not_remembered(server: ServerProcess, client: RawSession) -> None:
@@ -291,7 +301,8 @@ def test_a_failure_is_not_remembered(server: ServerProcess, client: RawSession) 
     assert not client.covered(request)["success"]
     client.mutate("messages:send", body="here")
     with RawSession(server.url, session=client.session) as again:
-        assert again.covered(again.request("Mutation", "faults:needs_a_message", request_id=request))["result"] == "here"
+        again.repeat(request, "Mutation", "faults:needs_a_message")
+        assert again.covered(request)["result"] == "here"
 
 
 def test_what_was_answered_is_remembered_through_a_crash(tmp_path: Path) -> None:
@@ -308,11 +319,11 @@ def test_what_was_answered_is_remembered_through_a_crash(tmp_path: Path) -> None
             query = again.add("counters:get")
             again.value(query, 1)
             assert ts_of(again.version["ts"]) >= ts_of(client.version["ts"])
-            assert again.covered(again.request("Mutation", "counters:add", request_id=0)) == answer
-            assert again.mutate("counters:add", name="again")["success"]
+            assert again.covered(again.repeat(0, "Mutation", "counters:add")) == answer
+            assert again.covered(again.repeat(2, "Mutation", "counters:add", name="again"))["success"]
             assert ts_of(again.version["ts"]) > ts_of(client.version["ts"])
             assert again.results[query]["value"] == 1
-        with RawSession(second.url, opening={"maxObservedTimestamp": "////////fw=="}) as ahead:
+        with RawSession(second.url, opening={"maxObservedTimestamp": "/////////38="}) as ahead:
             ahead.modify()
             code, reason = ahead.closed()
             assert (code, ahead.heard) == (1011, []), reason
@@ -352,7 +363,9 @@ def test_queries_of_one_transition_agree(server: ServerProcess, client: RawSessi
     with RawSession(server.url) as writer:
         last = [writer.request("Mutation", "counters:add", name="agree") for _ in range(50)][-1]
         while client.results[queries[1]]["value"] < 50:
-            assert {modification["queryId"] for modification in client.transition()["modifications"]} == set(queries.values())
+            assert {modification["queryId"] for modification in client.transition()["modifications"]} == set(
+                queries.values()
+            )
             one = client.results[queries[1]]["value"]
             assert [client.results[query]["value"] for query in queries.values()] == [one * by for by in queries]
         writer.covered(last)
@@ -393,12 +406,12 @@ def test_what_is_internal_does_not_exist(client: RawSession) -> None:
     texts = []
     for name in ("hidden", "absent"):
         query = client.add(f"faults:{name}")
-        client.until(lambda query=query: query in client.results)
+        failure = client.result(query)["errorMessage"]
         answers = [client.answer(client.request(kind, f"faults:{name}")) for kind in ("Mutation", "Action")]
-        shown = [client.results[query]["errorMessage"], *(answer["result"] for answer in answers)]
+        shown = [failure, *(answer["result"] for answer in answers)]
         texts.append([text.partition("\n")[2].replace(name, "…") for text in shown])
     assert texts[0] == texts[1]
-    assert set(texts[0]) == {"Server Error\nCould not find public function for 'faults:…'."}
+    assert set(texts[0]) == {"Could not find public function for 'faults:…'."}
 
 
 # --- Values --------------------------------------------------------------------------------------------------------
@@ -406,7 +419,16 @@ def test_what_is_internal_does_not_exist(client: RawSession) -> None:
 
 def test_numbers_are_floats_unless_they_say_otherwise(client: RawSession) -> None:
     seven = {"$integer": "BwAAAAAAAAA="}
-    sent: list[Any] = [3, 3.0, 2.5, -0.5, 9007199254740992, seven, {"$integer": "//////////8="}, {"$float": "AAAAAAAA+H8="}]
+    sent: list[Any] = [
+        3,
+        3.0,
+        2.5,
+        -0.5,
+        9007199254740992,
+        seven,
+        {"$integer": "//////////8="},
+        {"$float": "AAAAAAAA+H8="},
+    ]
     assert client.mutate("values:echo_back", value=sent)["result"] == sent
     for value, name in ((3, "int"), (3.0, "int"), (2.5, "float"), (seven, "Int64"), (1e300, "float"), (True, "bool")):
         query = client.add("values:type_of", value=value)
@@ -421,6 +443,5 @@ def test_what_clients_cannot_read_is_never_sent(client: RawSession) -> None:
     """A function that returns such a value has failed; the connection has not."""
     for key in ("surrogate", "dollar", "umlaut", "text"):
         query = client.add("values:unspeakable", key=key)
-        client.until(lambda query=query: query in client.results)
-        assert client.results[query]["type"] == "QueryFailed"
+        assert client.result(query)["type"] == "QueryFailed"
     assert client.mutate("counters:look")["success"]

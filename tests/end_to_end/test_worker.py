@@ -13,8 +13,12 @@ import pytest
 
 from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome
 from evolute.limits import MIB, Limits
+from evolute.system.tables import SCHEDULED_NUMBER
+from evolute.values.document_id import encode_id
 from tests.end_to_end.worker_under_test import WorkerUnderTest
 from tests.unit.function_store import FunctionStore, call
+
+JOB = encode_id(SCHEDULED_NUMBER, bytes(16))
 
 Start = Callable[..., tuple[FunctionStore, WorkerUnderTest]]
 
@@ -346,7 +350,7 @@ async def both(ctx: ActionCtx) -> list[int]:
             worker.send("reply", callback_id, True, json.dumps(2 * n if operation == "run_query" else None).encode())
         elif operation == "schedule":
             asked[request_id].append((operation, *payload[:2]))
-            worker.send("reply", callback_id, True, b'"job"')
+            worker.send("reply", callback_id, True, json.dumps(JOB).encode())
         else:
             asked[request_id].append((operation, payload))
             worker.send("reply", callback_id, True, b"null")
@@ -358,7 +362,7 @@ async def both(ctx: ActionCtx) -> list[int]:
             ("run_query", "m:twice", b'{"n":2}'),
             ("run_mutation", "m:work", b'{"n":3}'),
             ("schedule", "m:work", b'{"n":4}'),
-            ("cancel", "job"),
+            ("cancel", JOB),
         ]
 
 

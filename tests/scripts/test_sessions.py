@@ -148,6 +148,10 @@ class Driver:
         retry = self.retries.pop(0)
         return self.session.retry_due(retry.query_id, retry.result)
 
+    def do_finish(self, rest: str) -> list[Effect]:
+        """The server is asked to stop."""
+        return self.session.finish()
+
     def do_gone(self, rest: str) -> None:
         """The socket is gone; nothing may be held any more."""
         self.session.close()

@@ -24,7 +24,16 @@ from evolute.database.transaction import Transaction
 from evolute.errors import FunctionCrashed, NoAuthProvider, Overloaded, StorageFull
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
-from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, Outcome, RequestKind
+from evolute.execution.outcome_frame import unanswerable
+from evolute.execution.request import (
+    Call,
+    CallError,
+    CallResult,
+    FunctionOutcome,
+    FunctionRequest,
+    Outcome,
+    RequestKind,
+)
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_server, encode_client
@@ -619,6 +628,27 @@ def test_a_query_whose_run_broke_off_is_tried_again() -> None:
             assert "The worker process died twice" in failures[0].error_message
             other = made.connect(CONNECT, adds("m:list"))
             await other.wait_for(lambda: other.view() == {0: []})
+
+    run(test)
+
+
+def test_a_query_that_no_worker_could_begin_is_tried_again() -> None:
+    """Nothing is known of what it read, so that no commit would ever mend its answer."""
+
+    async def test() -> None:
+        async with world(replace(Limits(), query_retry_ms_min=10)) as made:
+            left = [Overloaded("no place in the readers' table"), MemoryError()]
+            run_well = made.runners.run
+
+            async def run_badly(kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+                if not left:
+                    return await run_well(kind, calls, urgent=urgent)
+                request = FunctionRequest(0, kind, "", calls, 0, b"")
+                return unanswerable(request, left.pop(), "functions", made.host.limits)
+
+            made.runners.run = run_badly  # type: ignore[method-assign]
+            client = made.connect(CONNECT, adds("m:list"))
+            await client.wait_for(lambda: client.view() == {0: []})
 
     run(test)
 

@@ -37,13 +37,14 @@ from evolute import (
 )
 from evolute.clock import NS_PER_S
 from evolute.database.transaction import Transaction
-from evolute.execution.request import Call
+from evolute.errors import Overloaded
+from evolute.execution.request import Call, FunctionOutcome
 from evolute.limits import Limits
 from evolute.registry.crons import CronDefinition
 from evolute.scheduler.crons import CronLoop
 from evolute.system import crons as cron_table
 from evolute.system import pauses
-from evolute.testing import FunctionFailed, LocalBackend
+from evolute.testing import FunctionFailed, LocalBackend, LocalRunners
 from tests.unit.function_store import FunctionStore
 
 
@@ -238,6 +239,17 @@ def seconds_since(start_ns: int, times_ms: Sequence[float]) -> list[int]:
     return [round(at_ms / 1000 - start_ns / NS_PER_S) for at_ms in times_ms]
 
 
+def refuse(backend: LocalBackend, refused: bool) -> None:
+    """As while too much is running: no call of a function is taken."""
+
+    async def refusing(kind: Any, calls: tuple[Call, ...], **options: Any) -> FunctionOutcome:
+        if refused and kind != "queries":
+            raise Overloaded("no room")
+        return await LocalRunners.run(backend._runners, kind, calls, **options)
+
+    backend._runners.run = refusing  # type: ignore[method-assign]
+
+
 def statuses(backend: LocalBackend) -> list[str]:
     return [run["status"]["kind"] for run in backend.query(runs)]
 
@@ -386,12 +398,12 @@ def test_the_five_newest_runs_are_kept_and_texts_are_cut() -> None:
 def test_what_is_not_the_functions_fault_is_tried_again_ever_later() -> None:
     with backend_with(("t", interval(seconds=60), tick, {})) as backend:
         backend.run_due()
-        backend.executor._closing = True  # as while the server shuts down: every call is refused
+        refuse(backend, True)
         backend.advance(seconds=61)
         assert backend.crons.statistics().resting == 1
         backend.advance(seconds=10)
         assert backend.crons.statistics().resting == 1
-        backend.executor._closing = False
+        refuse(backend, False)
         assert statuses(backend) == ["success"]
         backend.advance(seconds=15)
         assert statuses(backend) == ["success", "success"]
@@ -403,10 +415,10 @@ def test_what_is_not_the_functions_fault_is_tried_again_ever_later() -> None:
 def test_a_run_that_waits_to_be_tried_again_ends_with_its_cron() -> None:
     with backend_with(("t", interval(seconds=60), tick, {})) as backend:
         backend.run_due()
-        backend.executor._closing = True
+        refuse(backend, True)
         backend.advance(seconds=61)
         deploy(backend)
-        backend.executor._closing = False
+        refuse(backend, False)
         backend.advance(seconds=120)
         assert len(backend.query(ticks)) == 1
         assert backend.crons.statistics().running == 0

@@ -115,6 +115,20 @@ def test_the_call_log_keeps_the_latest_and_tells_its_listeners() -> None:
     assert heard == ["a", "b", "c"]
 
 
+def test_a_listener_that_fails_harms_no_call_and_no_other_listener(caplog: pytest.LogCaptureFixture) -> None:
+    """The terminal of `evolute dev` may be gone: the call has happened all the same."""
+
+    def tell_nobody(entry: CallLogEntry) -> None:
+        raise BrokenPipeError
+
+    log, heard = CallLog(Limits()), list[CallLogEntry]()
+    log.listen(tell_nobody)
+    log.listen(heard.append)
+    log.add(entry("a"))
+    assert heard == [entry("a")]
+    assert "BrokenPipeError" in caplog.text
+
+
 def test_the_call_log_is_bounded_in_bytes() -> None:
     log = CallLog(Limits(function_log_bytes_max=10_000))
     for number in range(100):

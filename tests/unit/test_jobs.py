@@ -47,7 +47,7 @@ def test_a_scheduled_job_is_a_row_with_the_public_fields(store: OpenStore) -> No
         "state": {"kind": "pending"},
     }
     assert due(store, 10_000_000).jobs == [
-        Job(job_id, "dir/mod:default", b'{"body":"hi"}', 7, due_ns=7_000_000, state="pending")
+        Job(job_id, "dir/mod:default", b'{"body":"hi"}', 7, due_ns=7_000_000, turn_ns=7_000_000, state="pending")
     ]
 
 
@@ -95,10 +95,31 @@ def test_jobs_are_due_in_order_of_time_then_of_scheduling(store: OpenStore) -> N
     store.commit(transaction)
     second_now = scheduled(store)
     look = due(store, 250)
-    assert [job.id for job in look.jobs] == [first_now, second_now, early, *same]
+    assert [job.id for job in look.jobs] == [early, *same, first_now, second_now]
     assert look.next_due_ns == 300
-    assert [job.id for job in due(store, 300).jobs][-1] == late
+    assert [job.id for job in due(store, 300).jobs] == [early, *same, late, first_now, second_now]
     assert due(store, 300).next_due_ns is None
+
+
+def test_what_is_due_at_once_and_what_is_due_at_its_time_take_turns(store: OpenStore) -> None:
+    before = scheduled(store)
+    moment_ns = store.clock.now_ns()
+    timed = scheduled(store, due_ns=moment_ns)
+    after = [scheduled(store) for _ in range(3)]
+    assert [job.id for job in due(store, moment_ns).jobs] == [before, timed, *after]
+    assert [job.id for job in due(store, moment_ns, limit=2, skip=frozenset({before})).jobs] == [timed, after[0]]
+    # No clock decides about what is due at once, not even one that has gone back.
+    assert [job.id for job in due(store, 0).jobs] == [before, *after]
+    assert due(store, 0).next_due_ns == moment_ns
+    assert due(store, 0, skip=frozenset({timed})).next_due_ns is None, "it runs, although its time has not come (again)"
+
+
+def test_functions_take_turns_whether_their_jobs_are_due_at_once_or_at_their_time(store: OpenStore) -> None:
+    at_once = scheduled(store, "a:at_once")
+    timed = scheduled(store, "b:timed", due_ns=store.clock.now_ns())
+    last = scheduled(store, "c:last")
+    assert [job.id for job in due(store, store.clock.now_ns()).jobs] == [at_once, timed, last]
+    assert [job.id for job in due(store, store.clock.now_ns(), limit=2).jobs] == [at_once, timed]
 
 
 def test_due_stops_at_its_limit_and_passes_over_what_runs(store: OpenStore) -> None:

@@ -90,3 +90,37 @@ def test_afterwards_everything_is_allowed_again(tmp_path: Path) -> None:
         socket.socket()
     socket.socket().close()
     (tmp_path / "file").write_text("x")
+
+
+def test_functions_on_several_threads_are_guarded_each_for_itself(tmp_path: Path) -> None:
+    """As in `evolute.testing`: one that ends takes the guard from nobody, and leaves none behind."""
+    entered, other_entered, left = threading.Event(), threading.Event(), threading.Event()
+    seen: dict[str, bool] = {}
+
+    def refuses() -> bool:
+        try:
+            socket.socket().close()
+        except SideEffectRefused:
+            return True
+        return False
+
+    def first() -> None:
+        with side_effects.refused():
+            entered.set()
+            other_entered.wait(10)
+        left.set()
+        other.join(10)
+        seen["first, afterwards"] = refuses()
+
+    def second() -> None:
+        entered.wait(10)
+        with side_effects.refused():
+            other_entered.set()
+            left.wait(10)
+            seen["second, inside"] = refuses()
+
+    one, other = threading.Thread(target=first), threading.Thread(target=second)
+    one.start()
+    other.start()
+    one.join(10)
+    assert seen == {"second, inside": True, "first, afterwards": False}

@@ -55,7 +55,7 @@ def test_time_inside_ctx_is_not_the_functions(clock: CallClock) -> None:
         return "done"
 
     clock.start(60, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     assert clock.user_code(function) == "done"
     clock.stop()
     assert clock.fired is None
@@ -73,7 +73,7 @@ def test_nothing_is_raised_inside_ctx_but_on_the_way_out(clock: CallClock) -> No
         steps.append("not reached")
 
     clock.start(40, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     with pytest.raises(TimeLimit):
         clock.user_code(function)
     clock.stop()
@@ -90,7 +90,7 @@ def test_due_time_is_raised_when_the_function_comes_out_of_ctx(clock: CallClock)
         steps.append("not reached")
 
     clock.start(20, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     with pytest.raises(TimeLimit, match=r"too many system operations .*system_ms_max"):
         clock.user_code(function)
     clock.stop()
@@ -111,7 +111,7 @@ def test_code_that_swallows_it_meets_it_again(clock: CallClock) -> None:
             raise AssertionError("ctx is closed to a function whose time is up")
 
     clock.start(20, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     with pytest.raises(TimeLimit):
         clock.user_code(stubborn)
     clock.stop()
@@ -133,7 +133,7 @@ def test_after_the_call_nothing_is_raised_and_the_next_starts_anew(clock: CallCl
 def test_a_closed_scope_refuses() -> None:
     clock = CallClock(LIMITS)
     clock.start(10, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     scope.close()
     with pytest.raises(ContextClosed, match="after its function returned"), scope:
         pass
@@ -143,7 +143,7 @@ def test_a_closed_scope_refuses() -> None:
 def test_a_scope_belongs_to_the_thread_that_runs_the_function() -> None:
     clock = CallClock(LIMITS)
     clock.start(10, "x")
-    scope = Scope(clock, pytest.fail)
+    scope = Scope(clock)
     failures: list[BaseException] = []
 
     def elsewhere() -> None:

@@ -106,6 +106,17 @@ def test_what_is_no_source_is_not_reported(app: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_cannot_be_looked_at_does_not_end_the_watch(app: Path) -> None:
+    async def scenario() -> None:
+        loop = app / "loop"
+        async with aclosing(Watcher(app, LIMITS).changes()) as changes:
+            await reported(changes, lambda: loop.symlink_to(loop))
+            await reported(changes, loop.unlink)
+            await reported(changes, lambda: (app / "a.py").write_text("2"))
+
+    asyncio.run(scenario())
+
+
 def test_saves_that_come_together_are_reported_once(app: Path) -> None:
     async def scenario() -> None:
         async with aclosing(Watcher(app, Limits(reload_settle_ms=200)).changes()) as changes:

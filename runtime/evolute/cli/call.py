@@ -1,7 +1,9 @@
-"""`evolute run`: one call over HTTP with the admin key, so that it reaches functions of every kind, internal ones too."""
+"""`evolute run`: one call over HTTP with the admin key, so that it reaches every function, internal ones too."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 import click
@@ -16,6 +18,7 @@ from evolute_client.http_client import HttpClient
 def run_function(path: str, arguments: str, url: str, key_file: Path) -> None:
     """Prints the result as JSON; log lines go to stderr. Raises ClickException with the text of what failed."""
     given = _arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         result = HttpClient(url, admin_key=_admin_key(key_file)).run(path, **given)
     except ConvexError as error:

@@ -1,6 +1,7 @@
 """The command line's front: commands and their options. Each command lives in a file of its own.
 
-Every mistake of the user ends in one line on stderr and exit code 1, without a traceback.
+Every mistake of the user ends in one line on stderr and exit code 1, without a traceback. A command imports what it
+needs when it runs, because nobody wants to wait for a server's modules to make one call.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import TypeVar
 
 import click
 
-from evolute.cli.call import run_function
-from evolute.cli.serve import serve_forever
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
 from evolute.errors import EvoluteError
 from evolute.storage.data_folder import ADMIN_KEY_NAME
@@ -27,7 +26,7 @@ def main() -> None:
         sys.exit("evolute needs Linux or macOS. On Windows, run it in WSL, the Windows Subsystem for Linux.")
     try:
         commands(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -60,6 +59,8 @@ def server_options(function: F) -> F:
 @server_options
 def dev(functions: Path, data: Path, host: str, port: int, workers: int) -> None:
     """Serve a functions folder, and serve it anew whenever a file in it is saved."""
+    from evolute.cli.serve import serve_forever
+
     serve_forever(_config(functions, data, host, port, workers, development=True))
 
 
@@ -68,6 +69,8 @@ def dev(functions: Path, data: Path, host: str, port: int, workers: int) -> None
 @click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
 def serve(functions: Path, data: Path, host: str, port: int, workers: int, redact: bool) -> None:
     """Serve a functions folder in production: no watching, one reading of the folder."""
+    from evolute.cli.serve import serve_forever
+
     serve_forever(_config(functions, data, host, port, workers, development=False, redact=redact))
 
 
@@ -79,6 +82,8 @@ def serve(functions: Path, data: Path, host: str, port: int, workers: int, redac
 @click.option("--key-file", type=Path, help="A file with the admin key, for a server on another machine.")
 def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) -> None:
     """Run the function PATH (`module:function`) with the named arguments JSON; print its result as JSON."""
+    from evolute.cli.call import run_function
+
     run_function(path, arguments, url, key_file or data / ADMIN_KEY_NAME)
 
 

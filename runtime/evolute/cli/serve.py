@@ -1,28 +1,33 @@
 """`evolute dev` and `evolute serve`: one process that opens the backend, listens, and ends in good order.
 
-    SIGINT or SIGTERM ► stop accepting ► finish what runs, at most `shutdown_ms_max` ► close the sockets, so that clients
-    reconnect ► close the backend ► exit 0.        A second signal ends the process at once.
+SIGINT or SIGTERM ► stop accepting ► finish and answer what runs, at most `shutdown_ms_max` ► close the sockets, so
+that clients reconnect ► close the backend ► exit 0.        A second signal ends the process at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
-import uvicorn
 
 from evolute.backend import Backend
 from evolute.cli.terminal import show_banner, show_call, show_reload
 from evolute.config import Config
-from evolute.server.app import build_server, create_app
-from evolute.server.auth import read_or_create_admin_key
+from evolute.registry.source_folder import package_fault
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from evolute.server.websocket import SyncEndpoint
 
 EXIT_INTERRUPTED = 130
 
@@ -31,17 +36,31 @@ def serve_forever(config: Config) -> None:
     """Returns when the server has ended in good order. Mistakes of the user raise ClickException with one line."""
     _check_folder(config)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what a save led to is shown, not that there was one
     with _listen(config.host, config.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config, listener))
 
 
 async def _serve(config: Config, listener: socket.socket) -> None:
+    stopping = _on_signals()
     backend = Backend(config)
-    fault = await backend.start()
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(backend.start())
+    # The half of the imports that the backend does not need comes while the workers start.
+    importing = loop.run_in_executor(None, importlib.import_module, "evolute.server.app")
+    stopping.add_done_callback(lambda _: starting.cancel())
     try:
+        fault = await starting
+    except asyncio.CancelledError:
+        return
+    try:
+        await importing
+        from evolute.server.app import build_server, create_app
+        from evolute.server.auth import read_or_create_admin_key
+
         admin_key = read_or_create_admin_key(backend.data_folder.admin_key_path)
-        server = build_server(create_app(backend, admin_key), config)
-        stopping = _on_signals()
+        app = create_app(backend, admin_key)
+        server = build_server(app, config)
         url = f"http://{config.host}:{listener.getsockname()[1]}"
         if config.development:
             backend.call_log.listen(show_call)
@@ -49,20 +68,21 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         show_banner(config, url, str(backend.data_folder.admin_key_path), backend.report)
         if fault is not None:
             show_reload(fault)
-        serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        serving = loop.create_task(server.serve(sockets=[listener]))
         watching = _watch(backend) if config.development else None
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         if watching is not None:
             watching.cancel()
-        await _end(server, serving, backend)
+        await _end(server, serving, backend, app.state.sync)
     finally:
         await backend.stop()
 
 
-async def _end(server: uvicorn.Server, serving: asyncio.Task[None], backend: Backend) -> None:
-    for asyncio_server in server.servers:
+async def _end(server: uvicorn.Server, serving: asyncio.Task[None], backend: Backend, sync: SyncEndpoint) -> None:
+    for asyncio_server in getattr(server, "servers", ()):  # there are none if it had no time to begin
         asyncio_server.close()
-    await backend.executor.drain(backend.config.limits.shutdown_ms_max)
+    timeout_ms = backend.config.limits.shutdown_ms_max
+    await asyncio.gather(sync.finish(timeout_ms), backend.executor.drain(timeout_ms))
     server.should_exit = True
     await serving
 
@@ -90,10 +110,9 @@ def _check_folder(config: Config) -> None:
     folder = config.functions_folder
     if not folder.is_dir():
         raise click.ClickException(f"there is no functions folder at {folder}; name one with --functions")
-    if not folder.resolve().name.isidentifier():
-        raise click.ClickException(
-            f"the functions folder {folder} is imported as a package, so its name must be a Python identifier"
-        )
+    fault = package_fault(folder.absolute().name)
+    if fault is not None:
+        raise click.ClickException(f"the functions folder {folder.absolute()} is imported as a package, but {fault}")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -102,6 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # Now, because two servers may bind one port until one of them listens.
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -116,5 +136,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-

@@ -1,10 +1,10 @@
 """What a developer sees: the banner, every log line with its function, every traceback, every reload.
 
-    12:04:31  messages:send       mutation  1.2 ms
-              [LOG] 'hello'
-    12:04:33  messages:send       mutation  failed
-              Uncaught ValueError: no such channel
-                File "functions/messages.py", line 12, in send
+12:04:31  messages:send       mutation  1.2 ms
+          [LOG] 'hello'
+12:04:33  messages:send       mutation  failed
+          Uncaught ValueError: no such channel
+            File "functions/messages.py", line 12, in send
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 
 import click
 
-from evolute.clock import NS_PER_S
+from evolute.clock import NS_PER_S, SystemClock
 from evolute.config import Config
 from evolute.errors import EvoluteError
 from evolute.execution.call_log import CallLogEntry
@@ -42,7 +42,7 @@ def show_functions(report: RegistryReport) -> None:
 
 def show_reload(result: RegistryReport | EvoluteError) -> None:
     """What a save led to: the new functions, or every fault and that the old code goes on serving."""
-    now = datetime.now().strftime("%H:%M:%S")
+    now = _time_of_day(SystemClock().now_ns())
     if isinstance(result, EvoluteError):
         click.secho(f"{now}  the folder was not loaded; the old code keeps serving", fg="red", bold=True)
         _show_indented(str(result), fg="red")
@@ -54,7 +54,7 @@ def show_call(entry: CallLogEntry) -> None:
     """A run that printed something or failed. Runs that have nothing to say are not shown."""
     if not entry.log_lines and entry.error is None:
         return
-    time = datetime.fromtimestamp(entry.started_ns / NS_PER_S).strftime("%H:%M:%S")
+    time = _time_of_day(entry.started_ns)
     job = " (scheduled)" if entry.job is not None else ""
     end = f"{entry.duration_ms:.1f} ms" if entry.error is None else "failed"
     click.secho(f"{time}  {entry.path:28} {entry.kind}{job}  {end}", fg=None if entry.error is None else "red")
@@ -62,6 +62,10 @@ def show_call(entry: CallLogEntry) -> None:
         _show_indented(line)
     if entry.error is not None:
         _show_indented(entry.error, fg="red")
+
+
+def _time_of_day(ts_ns: int) -> str:
+    return datetime.fromtimestamp(ts_ns / NS_PER_S).strftime("%H:%M:%S")
 
 
 def _show_indented(text: str, fg: str | None = None) -> None:

@@ -30,15 +30,13 @@ class IndexEntry:
     id: int
     name: str
     fields: tuple[str, ...]
+    key_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The fields of the key: those declared, then `_creationTime`."""
     paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key_fields", (*self.fields, CREATION_TIME))
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in self.key_fields))
-
-    @property
-    def key_fields(self) -> tuple[str, ...]:
-        """The fields of the key: those declared, then `_creationTime`."""
-        return (*self.fields, CREATION_TIME)
 
     def key_of(self, document: Mapping[str, Value], internal_id: bytes) -> bytes:
         """The key of this document's entry. `document` has its system fields."""
@@ -52,6 +50,15 @@ class TableDefinition:
     number: int
     name: str
     indexes: Mapping[str, IndexEntry]
+    _indexed: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The top-level fields that some index looks into."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_indexed", frozenset(path[0] for i in self.indexes.values() for path in i.paths))
+
+    def have_same_keys(self, old: Mapping[str, Value], new: Mapping[str, object]) -> bool:
+        """Whether it is plain to see, because both hold the same objects, that their index entries are the same."""
+        return all(old.get(name, UNDEFINED) is new.get(name, UNDEFINED) for name in self._indexed)
 
     def entry_keys(
         self, document: Mapping[str, Value], internal_id: bytes, key_bytes_max: int | None = None
@@ -108,6 +115,7 @@ def name_to_bytes(name: str) -> bytes:
     return encode(name)
 
 
+@functools.lru_cache(maxsize=PARSED_DEFINITIONS_MAX)
 def name_from(data: bytes) -> str:
     """The name that `name_to_bytes` wrote. Raises StoreCorrupt."""
     name = _decoded(data)
@@ -127,7 +135,7 @@ def value_at(document: Mapping[str, Value], path: tuple[str, ...]) -> object:
     """The value at a dotted path, or UNDEFINED where a step is missing or leads into something that is no object."""
     value: object = document
     for step in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return UNDEFINED
         value = value.get(step, UNDEFINED)
     return value

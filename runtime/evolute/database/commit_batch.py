@@ -36,7 +36,7 @@ class Arrival:
         self.write_set = write_set
         self.on_published = on_published
         self.done = done
-        self.bytes = sum(len(key) + len(value or b"") for key, value in write_set.puts.items())
+        self.bytes = sum(map(len, write_set.puts)) + sum(map(len, filter(None, write_set.puts.values())))
         self.commit_ts = 0
         """Given when it has been validated."""
 

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from evolute.errors import InvalidId, InvalidValue, SystemTableError
 from evolute.limits import MIB, Limits
+from evolute.values.document_id import decode_id
 from evolute.values.value import SYSTEM_FIELDS, Value, size_of, type_name
 from evolute.values.wire_codec import decode_canonical, encode
 
@@ -71,7 +72,7 @@ def with_system_fields(
         )
     if user_table:
         for name in fields:
-            if name.startswith("_") and name not in SYSTEM_FIELDS:
+            if str(name).startswith("_") and name not in SYSTEM_FIELDS:  # a name that is no str is refused below
                 raise SystemTableError(
                     f"Field '{name}' starts with an underscore, which is only allowed for system fields like '_id'"
                 )
@@ -88,6 +89,19 @@ def checked_fields(fields: object, method: str) -> Mapping[str, object]:
     if isinstance(fields, Mapping):
         return fields
     raise InvalidValue(f"Invalid argument `value` for `db.{method}`: expected a dict, but got {type_name(fields)}")
+
+
+def decoded_id(document_id: object, method: str) -> tuple[int, bytes]:
+    """The table number and the internal id of an argument that should be an id. Raises InvalidId."""
+    if not isinstance(document_id, str):
+        raise InvalidId(
+            f"Invalid argument `id` for `db.{method}`, expected string but got "
+            f"'{type_name(document_id)}': {document_id!r}"
+        )
+    try:
+        return decode_id(document_id)
+    except InvalidId as error:
+        raise InvalidId(f"Invalid argument `id` for `db.{method}`: {error}") from None
 
 
 def _shown(value: object) -> str:

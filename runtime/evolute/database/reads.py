@@ -20,7 +20,7 @@ from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
 from evolute.errors import ContextClosed, LimitReached, StoreCorrupt
 from evolute.limits import Limits
-from evolute.storage.keyspace import document_key, parse
+from evolute.storage.keyspace import document_prefix, parse
 from evolute.values.value import Value
 
 
@@ -114,9 +114,9 @@ class Reads:
     def _snapshot_rows(
         self, table_number: int, start: bytes, end: bytes, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        get = self._snapshot.get
+        get, prefix = self._snapshot.get, document_prefix(table_number)
         for key, internal_id in self._snapshot.scan(start, end, reverse=reverse):
-            data = get(document_key(table_number, internal_id))
+            data = get(prefix + internal_id)
             if data is None:
                 raise StoreCorrupt(f"{parse(key)} leads to no document of table {table_number}; check the data folder")
             yield key, data

@@ -6,9 +6,10 @@ change of these tables alone. Numbers and index ids are given out from two count
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from evolute.database.catalog import (
     BY_CREATION_TIME,
@@ -20,6 +21,8 @@ from evolute.database.catalog import (
     table_definition,
 )
 from evolute.database.document import FIRST_USER_TABLE_NUMBER
+from evolute.database.overlay import Overlay
+from evolute.database.reads import Reads
 from evolute.errors import InvalidValue, LimitReached
 from evolute.limits import Limits
 from evolute.storage.keyspace import (
@@ -37,18 +40,15 @@ FIRST_INDEX_ID: Final = 1
 _TABLE_NAME: Final = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-class RawWriter(Protocol):
-    """What the catalog needs of its transaction: keys that are read and written as they are."""
-
-    def get_raw(self, key: bytes) -> bytes | None: ...
-    def put_raw(self, key: bytes, value: bytes | None) -> None: ...
-
-
 class Tables:
-    """Definitions by name and names by number, each read once for a transaction."""
+    """Definitions by name and names by number, each read once for a transaction.
 
-    def __init__(self, transaction: RawWriter, limits: Limits) -> None:
-        self._transaction = transaction
+    It knows the transaction's parts and not the transaction, which is freed at once when nobody needs it any more.
+    """
+
+    def __init__(self, reads: Reads, overlay: Overlay, limits: Limits) -> None:
+        self._get_raw = reads.raw
+        self._put_raw = overlay.put_raw
         self._limits = limits
         self._definitions: dict[str, TableDefinition | None] = {}
         self._names: dict[int, str | None] = {}
@@ -60,7 +60,7 @@ class Tables:
         except KeyError:
             pass
         check_table_name(name)
-        data = self._transaction.get_raw(table_key(name))
+        data = self._get_raw(table_key(name))
         definition = definition_from(data) if data is not None else None
         self._definitions[name] = definition
         return definition
@@ -70,7 +70,7 @@ class Tables:
             return self._names[number]
         except KeyError:
             pass
-        data = self._transaction.get_raw(table_number_key(number))
+        data = self._get_raw(table_number_key(number))
         name = name_from(data) if data is not None else None
         self._names[number] = name
         return name
@@ -90,13 +90,13 @@ class Tables:
         entries = [self.new_index(IndexDefinition(BY_CREATION_TIME, ()))]
         entries += [self.new_index(index) for index in indexes]
         definition = table_definition(number, name, entries)
-        self._transaction.put_raw(table_number_key(number), name_to_bytes(name))
+        self._put_raw(table_number_key(number), name_to_bytes(name))
         self.put(definition)
         return definition
 
     def put(self, definition: TableDefinition) -> None:
         """Replace a table's definition. Indexes that are new in it must have no entries to be made."""
-        self._transaction.put_raw(table_key(definition.name), definition.to_bytes())
+        self._put_raw(table_key(definition.name), definition.to_bytes())
         self._definitions[definition.name] = definition
         self._names[definition.number] = definition.name
 
@@ -110,15 +110,20 @@ class Tables:
         self._names.clear()
 
     def _next(self, counter: bytes, first: int) -> int:
-        data = self._transaction.get_raw(counter)
+        data = self._get_raw(counter)
         number = decode_number(data) if data is not None else first
-        self._transaction.put_raw(counter, encode_number(number + 1))
+        self._put_raw(counter, encode_number(number + 1))
         return number
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_table_name(name: str) -> bool:
+    return _TABLE_NAME.fullmatch(name) is not None
 
 
 def check_table_name(name: object) -> None:
     """Raises InvalidValue."""
-    if not isinstance(name, str) or _TABLE_NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or not _is_table_name(name):
         raise InvalidValue(
             f"Invalid table name {name!r}: a table name begins with a letter or `_`, "
             f"and has up to 64 letters, digits and `_`"

@@ -25,6 +25,7 @@ from evolute.database.catalog import IndexEntry, TableDefinition
 from evolute.database.document import (
     checked_fields,
     decode_document,
+    decoded_id,
     encode_document,
     is_user_table,
     with_system_fields,
@@ -43,7 +44,7 @@ from evolute.storage.keyspace import document_key
 from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_internal_id
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
-from evolute.values.value import UNSET, Value, type_name
+from evolute.values.value import UNSET, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
 
 NS_PER_DAY = 24 * 3600 * NS_PER_S
@@ -98,7 +99,7 @@ class Transaction:
         self._budget = Budget(limits)
         self._overlay = Overlay()
         self._reads = Reads(snapshot, self._overlay, self._budget, limits)
-        self._tables = Tables(self, limits)
+        self._tables = Tables(self._reads, self._overlay, limits)
         self._poison: BaseException | None = None
         self._ids_made = 0
         self._next_creation_time = max(self.begin_ts + 1, now_ns) / NS_PER_MS
@@ -107,9 +108,12 @@ class Transaction:
 
     def get(self, document_id: str) -> dict[str, Value] | None:
         """The document, or None if there is none (semantics D5). Raises InvalidId, LimitReached."""
+        return self.row(*decoded_id(document_id, "get"))
+
+    def row(self, table_number: int, internal_id: bytes) -> dict[str, Value] | None:
+        """The same, by what the id is made of."""
         self._reads.check_open()
-        number, internal_id = _decoded_id(document_id, "get")
-        data = self._reads.document(document_key(number, internal_id))
+        data = self._reads.document(document_key(table_number, internal_id))
         if data is None:
             return None
         self._budget.count_read(len(data))
@@ -182,7 +186,7 @@ class Transaction:
         definition, key, internal_id, data = self._existing(document_id, "delete", "Delete on")
         if is_user_table(definition.number):
             self._budget.count_write(0)
-        before, before_keys = self._in_snapshot(definition, key, internal_id, data, None)
+        before, before_keys, _ = self._in_snapshot(definition, key, internal_id, data, None)
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, None, ()))
 
     def _put_changed(
@@ -220,8 +224,10 @@ class Transaction:
                 self._dumped(validator, definition, without_system_fields(document))
         if user_table:
             self._budget.count_write(len(data))
-        before, before_keys = self._in_snapshot(definition, key, internal_id, current, old)
-        keys = tuple(definition.entry_keys(cast("dict[str, Value]", document), internal_id, self.limits.key_bytes_max))
+        before, before_keys, keys = self._in_snapshot(definition, key, internal_id, current, old)
+        if old is None or not definition.have_same_keys(old, document):
+            values = cast("dict[str, Value]", document)
+            keys = tuple(definition.entry_keys(values, internal_id, self.limits.key_bytes_max))
         stamped = COMMIT_TS_PLACEHOLDER in data
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, data, keys, stamped))
 
@@ -232,17 +238,18 @@ class Transaction:
         internal_id: bytes,
         current: bytes | None,
         old: dict[str, Value] | None,
-    ) -> tuple[bytes | None, tuple[bytes, ...]]:
-        """The snapshot's bytes under `key` and their index keys; the transaction sees `current` (decoded: `old`)."""
+    ) -> tuple[bytes | None, tuple[bytes, ...], tuple[bytes, ...]]:
+        """The snapshot's bytes under `key`, their index keys, and those of `current` (decoded: `old`), seen now."""
         write = self._overlay.documents.get(key)
         if write is not None:
-            return write.old, write.old_keys
+            return write.old, write.old_keys, write.new_keys
         if current is None:
-            return None, ()
-        return current, tuple(definition.entry_keys(old or decode_document(current), internal_id))
+            return None, (), ()
+        keys = tuple(definition.entry_keys(old or decode_document(current), internal_id))
+        return current, keys, keys
 
     def _existing(self, document_id: str, method: str, text: str) -> _Found:
-        number, internal_id = _decoded_id(document_id, method)
+        number, internal_id = decoded_id(document_id, method)
         name = self._tables.name(number)
         definition = self._tables.definition(name) if name is not None else None
         if definition is None:
@@ -386,15 +393,3 @@ class Transaction:
     def _check_writable(self) -> None:
         self._reads.check_open()
         assert self._writable, "a transaction that was opened for reading cannot write"
-
-
-def _decoded_id(document_id: object, method: str) -> tuple[int, bytes]:
-    if not isinstance(document_id, str):
-        raise InvalidId(
-            f"Invalid argument `id` for `db.{method}`, expected string but got "
-            f"'{type_name(document_id)}': {document_id!r}"
-        )
-    try:
-        return decode_id(document_id)
-    except InvalidId as error:
-        raise InvalidId(f"Invalid argument `id` for `db.{method}`: {error}") from None

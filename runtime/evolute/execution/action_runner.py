@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from types import FrameType
@@ -24,6 +25,7 @@ from evolute.execution.arguments import check_size
 from evolute.execution.call_failure import call_error, is_user_frame
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import check_kind, encode_result, find
+from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import WRONG_DEPLOYMENT, Call, CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.execution.time_limits import user_limit_text
 from evolute.limits import Limits
@@ -86,7 +88,15 @@ class SnapshotNames:
 class ActionRunner:
     """Lives on one event loop, whose tasks it keeps apart by action."""
 
-    def __init__(self, registry: Registry, limits: Limits, clock: Clock, open_snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        clock: Clock,
+        open_snapshot: Callable[[], Snapshot],
+        guard: ProcessGuard | None = None,
+    ) -> None:
+        self._guard = guard
         self._registry = registry
         self._limits = limits
         self._clock = clock
@@ -134,6 +144,7 @@ class ActionRunner:
         try:
             returned = await self._within_limit(action, _user_code(action, definition, context, named, lines))
         finally:
+            changed = self._guard.restore() if self._guard is not None else []
             unawaited = calls.close()
             action.cancel_tasks()
             if unawaited:
@@ -142,7 +153,9 @@ class ActionRunner:
                     f"{len(unawaited)} unawaited operation(s): [{', '.join(unawaited)}]. "
                     "Async operations should be awaited or they might not run.",
                 )
-        if asyncio.iscoroutine(returned):
+            if changed:
+                raise builtins_changed(definition.path, changed)
+        if inspect.iscoroutine(returned):
             returned.close()
             raise InvalidQuery(f"Function {definition.path} returned a coroutine; await it.")
         return encode_result(definition, definition.result(returned, self._names), self._limits)

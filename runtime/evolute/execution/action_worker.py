@@ -13,7 +13,8 @@ from evolute.execution.action_runner import ActionRunner, interruptible, task_of
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
 from evolute.execution.loop_watchdog import LoopWatchdog
-from evolute.execution.outcome_frame import outcome_frame, unanswerable
+from evolute.execution.outcome_frame import send_outcome, unanswerable
+from evolute.execution.process_guard import ProcessGuard
 from evolute.execution.request import FunctionRequest
 from evolute.limits import Limits
 from evolute.registry.registry import Registry
@@ -40,7 +41,7 @@ class ActionWorker:
         self._loop = loop
         self._limits = limits
         self._package = registry.package
-        self._runner = ActionRunner(registry, limits, SystemClock(), lambda: Snapshot(engine.reader()))
+        self._runner = ActionRunner(registry, limits, SystemClock(), lambda: Snapshot(engine.reader()), ProcessGuard())
         self._watchdog = LoopWatchdog(loop, limits, lambda frame: interruptible(frame, registry.package))
         self._callback_ids = itertools.count(1)
         self._callbacks: dict[int, asyncio.Future[tuple[bool, Any]]] = {}
@@ -73,7 +74,8 @@ class ActionWorker:
                 if future is not None and not future.done():
                     future.set_result((ok, payload))
             case "cancel":
-                self._runner.cancel(frame[1])
+                # In the next turn: a request that came just before it is a task that has not run yet.
+                self._loop.call_soon(self._runner.cancel, frame[1])
             case "ping":
                 self._send(("pong",))
             case "exit":
@@ -91,7 +93,7 @@ class ActionWorker:
             outcome = unanswerable(request, error, self._package, self._limits)
         finally:
             self._watchdog.action_ended()
-        self._send(outcome_frame(outcome, self._limits))
+        send_outcome(self._send, outcome, self._limits)
 
     async def _ask(self, request_id: int, operation: str, payload: Any) -> tuple[bool, Any]:
         callback_id = next(self._callback_ids)

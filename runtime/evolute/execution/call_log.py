@@ -6,17 +6,19 @@ go first.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from evolute.limits import Limits
+
+logger = logging.getLogger("evolute.calls")
 
 ENTRY_BYTES = 200  # what an entry weighs beside its texts
 
 
-@dataclass(frozen=True, slots=True)
-class CallLogEntry:
+class CallLogEntry(NamedTuple):
     """One call that ended. `error` is the developer's text, None on success; `job` is the scheduled job that it ran."""
 
     path: str
@@ -45,15 +47,17 @@ class CallLog:
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
             self._bytes -= _weight(self._entries.popleft())
         for listener in list(self._listeners.values()):
-            listener(entry)
+            try:
+                listener(entry)
+            except Exception:  # The call has happened, whatever becomes of telling: a terminal may be gone.
+                logger.exception("a listener of the call log failed")
 
     def entries(self) -> tuple[CallLogEntry, ...]:
         """Those still kept, oldest first."""
         return tuple(self._entries)
 
     def listen(self, listener: Callable[[CallLogEntry], None]) -> Callable[[], None]:
-        """Calls `listener`, which must be quick and may not raise, for every entry until the returned function is
-        called."""
+        """Calls `listener`, which must be quick, for every entry until the returned function is called."""
         key = object()
         self._listeners[key] = listener
 

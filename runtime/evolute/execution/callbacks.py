@@ -80,7 +80,8 @@ def _nested(parent: Call, call: Call, limits: Limits) -> Call:
 
 async def _run(door: Door, operation: str, call: Call) -> Outcome:
     if operation == "run_query":
-        return await door.query(dataclasses.replace(call, kind="query"))
+        # A query schedules nothing, so for whose job it is asked makes no difference to its answer.
+        return await door.query(dataclasses.replace(call, kind="query", parent_job=None))
     if operation == "run_mutation":
         return await door.mutate(dataclasses.replace(call, kind="mutation"))
     return await door.act(dataclasses.replace(call, kind="action"), nested=True)

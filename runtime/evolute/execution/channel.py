@@ -3,9 +3,9 @@
 The first item of the tuple names the frame:
 
     to the worker    ("load", {…})  ("request", FunctionRequest)  ("cancel", request_id)
-                     ("reply", callback_id, ok, payload)  ("exit",)
+                     ("reply", callback_id, ok, payload)  ("ping",)  ("exit",)
     to the server    ("loaded", report)  ("load_failed", [text, …])  ("outcome", FunctionOutcome)
-                     ("callback", request_id, callback_id, operation, payload)
+                     ("callback", request_id, callback_id, operation, payload)  ("pong",)
 
 marshal is safe here because both ends are the same interpreter and trust each other, and it builds no objects of ours.
 This module is imported by transaction workers and therefore knows no asyncio; the server's end is in `async_channel`.

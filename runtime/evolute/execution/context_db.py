@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NoReturn
 
-from evolute.database.document import is_user_table
+from evolute.database.document import decoded_id, is_user_table
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidQuery, SystemTableError
 from evolute.execution.context_query import ContextQuery, Row
 from evolute.execution.scope import Scope
 from evolute.system import crons, jobs
 from evolute.system.tables import CRON_RUNS, CRONS, SCHEDULED
-from evolute.values.document_id import decode_id
+from evolute.values.display import display
 from evolute.values.schema import Schema
 from evolute.values.value import type_name
 
@@ -56,7 +56,7 @@ class ContextReader:
             name = self._name(table)
             if name.startswith("_"):
                 raise SystemTableError("System tables can only be accessed from db.system.normalizeId().")
-            return self._transaction.normalize_id(name, text)
+            return self._transaction.normalize_id(name, _checked_text(text))
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = ": only a mutation writes" if name in WRITES else ""
@@ -83,7 +83,7 @@ class ContextReader:
         return name
 
     def _check_user_id(self, id: str, method: str, refusal: str) -> None:
-        if not is_user_table(_table_number(id, method)):
+        if not is_user_table(decoded_id(id, method)[0]):
             raise SystemTableError(refusal)
 
 
@@ -126,7 +126,7 @@ class ContextSystemReader:
 
     def get(self, id: str, /) -> Row | None:
         with self._scope:
-            number = _table_number(id, "system.get")
+            number = decoded_id(id, "system.get")[0]
             if is_user_table(number):
                 raise SystemTableError(NOT_SYSTEM)
             table = self._transaction.table_name(number)
@@ -142,9 +142,17 @@ class ContextSystemReader:
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:
-            if not table.startswith("_"):
+            if not str(table).startswith("_"):
                 raise SystemTableError("User tables can only be accessed from db.normalizeId().")
-            return self._transaction.normalize_id(_public_system_table(table), text)
+            return self._transaction.normalize_id(_public_system_table(table), _checked_text(text))
+
+
+def _checked_text(text: object) -> str:
+    if not isinstance(text, str):
+        raise InvalidId(
+            f"Invalid argument `id` for `db.normalize_id`, expected string but got '{type_name(text)}': {display(text)}"
+        )
+    return text
 
 
 def _shown(transaction: Transaction, table: str, row: Row) -> Row:
@@ -158,12 +166,3 @@ def _public_system_table(table: object) -> str:
         readable = ", ".join(map(repr, PUBLIC_TABLES))
         raise SystemTableError(f"There is no system table {table!r}; functions can read {readable}.")
     raise SystemTableError(NOT_SYSTEM)
-
-
-def _table_number(id: object, method: str) -> int:
-    if not isinstance(id, str):
-        raise InvalidId(f"Invalid argument `id` for `db.{method}`, expected string but got '{type_name(id)}': {id!r}")
-    try:
-        return decode_id(id)[0]
-    except InvalidId as error:
-        raise InvalidId(f"Invalid argument `id` for `db.{method}`: {error}") from None

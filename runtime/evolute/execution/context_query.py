@@ -7,7 +7,7 @@ runtime's tables shows their rows as the public sees them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from evolute.database.query import Query
 from evolute.errors import IndexNotFound
@@ -27,19 +27,23 @@ class ContextQuery:
         self._scope = scope
         self._shown = shown
 
-    def with_index(self, name: str, fn: Callable[[Any], Any] | None = None, /, **fields: object) -> ContextQuery:
+    def with_index(self, name: str, fn: object = None, /, **fields: object) -> ContextQuery:
         if self._shown is not None and name not in PUBLIC_INDEXES:
             raise IndexNotFound(f"Index {name} not found: a system table has only {' and '.join(PUBLIC_INDEXES)}.")
         with self._scope:
-            return self._chained(self._query.with_index(name, fn and self._scope.clock.as_user_code(fn), **fields))
+            users = self._scope.clock.as_user_code(fn) if callable(fn) else fn  # None, or what the query refuses
+            return self._chained(self._query.with_index(name, cast(Any, users), **fields))
 
     def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
         with self._scope:
             return self._chained(self._query.order(order))
 
-    def filter(self, predicate: Callable[[Row], bool], /) -> ContextQuery:
-        shown, users = self._shown, self._scope.clock.as_user_code(predicate)
+    def filter(self, predicate: object, /) -> ContextQuery:
+        shown = self._shown
         with self._scope:
+            if not callable(predicate):
+                return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
+            users = self._scope.clock.as_user_code(predicate)
             return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
 
     def first(self) -> Row | None:

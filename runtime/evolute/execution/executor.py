@@ -15,12 +15,11 @@ for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from evolute.clock import NS_PER_MS, Clock, random_bytes
 from evolute.database.database import Database
@@ -29,16 +28,17 @@ from evolute.database.transaction import Transaction
 from evolute.database.write_set import WriteSet
 from evolute.errors import (
     Conflict,
+    Contended,
     EvoluteError,
     FunctionCrashed,
     FunctionNotFound,
     FunctionTimedOut,
     LimitReached,
     OutOfRetention,
-    ShuttingDown,
     WorkerDied,
     WrongDeployment,
 )
+from evolute.execution.admission import Admission
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.callbacks import answer_callback
 from evolute.execution.contention import ContentionLines, Turn
@@ -88,8 +88,7 @@ class SystemRun(Generic[T]):
     read_set: ReadSet
 
 
-@dataclass(frozen=True)
-class _Attempt(Generic[T]):
+class _Attempt(NamedTuple, Generic[T]):
     """One run on one snapshot. Without a write set there is nothing to commit."""
 
     value: T
@@ -122,10 +121,7 @@ class Executor:
         self._limits = limits
         self._call_log = call_log
         self._lines = ContentionLines()
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._closing = False
+        self._admission = Admission()
         self._conflicts = 0
         self._serial_runs = 0
         self.query_cache = QueryCache(self._run_queries, database.log, database.subscriptions, clock, limits)
@@ -139,7 +135,7 @@ class Executor:
 
     async def query(self, call: Call) -> Outcome:
         """The query's answer now: every commit that was published before this call is in it."""
-        with self._admitted():
+        with self._admission.admit(always=call.depth > 0):
             return _as_outcome(await self.query_cache.latest(call))
 
     async def queries_at(
@@ -149,29 +145,27 @@ class Executor:
 
         Also while the executor drains: a mutation is over for its client only with the Transition that follows it.
         """
-        with self._admitted(always=True):
+        with self._admission.admit(always=True):
             return await self.query_cache.results_at(stale, held, at_least_ts=at_least_ts)
 
     async def mutate(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
         """Runs the mutation to its end: committed, durable and published, or failed without an effect.
 
-        `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call with a session that has
+        `on_commit(commit_ts)` is called in the event-loop turn that publishes the commit. A call of a session that has
         been committed before answers as it did then. Raises JobChanged for a job that is no longer pending.
         """
-        with self._admitted():
+        with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
 
-            async def attempt(urgent: bool) -> _Attempt[Outcome]:
-                return await self._attempt_mutation(call, urgent)
-
-            outcome, ts = await self._serializably(attempt, on_commit)
+            outcome, ts = await self._serializably(partial(self._attempt_mutation, call), on_commit)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
             self._log_call(call, "mutation", started_ns, outcome)
             return outcome
 
     async def act(self, call: Call, *, nested: bool = False) -> Outcome:
         """Runs the action, at most once. `nested`: called by an action, in whose slot it runs."""
-        with self._admitted():
+        # A job, or a cron's run, is in progress already.
+        with self._admission.admit(always=call.depth > 0 or call.job is not None or call.cron is not None):
             started_ns = self._clock.now_ns()
             try:
                 ran = await self._run_action(call, nested=nested)
@@ -187,7 +181,8 @@ class Executor:
         """Runs a function of whatever kind it is of."""
         function = self.report.functions.get(call.path)
         if function is None or (call.public_only and function.visibility != "public"):
-            return self.failed(FunctionNotFound(missing_text(call.path)))
+            text = missing_text(call.path) if call.public_only else f"Could not find function for '{call.path}'."
+            return self.failed(FunctionNotFound(text))
         match function.kind:
             case "query":
                 return await self.query(call)
@@ -219,7 +214,7 @@ class Executor:
             run = SystemRun(value, snapshot.begin_ts, read_set)
             return _Attempt(run, snapshot.begin_ts, read_set, write_set)
 
-        with self._admitted(always=True):
+        with self._admission.admit(always=True):
             run, ts = await self._serializably(attempt, on_commit)
             return SystemRun(run.value, ts, run.read_set)
 
@@ -228,32 +223,17 @@ class Executor:
     @property
     def closing(self) -> bool:
         """Whether calls are refused, because the server is shutting down."""
-        return self._closing
+        return self._admission.closing
 
     async def drain(self, timeout_ms: int) -> None:
-        """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`."""
-        self._closing = True
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._idle.wait()
-        except TimeoutError:
-            return
+        """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`.
+
+        What an action that runs calls is part of it, and still admitted.
+        """
+        await self._admission.drain(timeout_ms)
 
     def statistics(self) -> ExecutorStatistics:
-        return ExecutorStatistics(self._running, self._lines.waiting, self._conflicts, self._serial_runs)
-
-    @contextmanager
-    def _admitted(self, *, always: bool = False) -> Iterator[None]:
-        if self._closing and not always:
-            raise ShuttingDown
-        self._running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if self._running == 0:
-                self._idle.set()
+        return ExecutorStatistics(self._admission.count, self._lines.waiting, self._conflicts, self._serial_runs)
 
     # --- Transactions ----------------------------------------------------------------------------------------------
 
@@ -280,7 +260,12 @@ class Executor:
                 turn.leave()
         async with self._database.committer.serially():
             self._serial_runs += 1
-            run = await attempt(True)
+            try:
+                # All commits wait for this run, those of a deployment too that might bring workers that start again.
+                async with asyncio.timeout(self._limits.serial_ms_max / 1000):
+                    run = await attempt(True)
+            except TimeoutError:
+                raise Contended from None
             return run.value, await self._commit(run, on_commit, serial=True)
 
     async def _commit(self, run: _Attempt[T], on_commit: OnCommit | None, *, serial: bool) -> int:
@@ -308,7 +293,7 @@ class Executor:
         for _ in range(_REFUSALS_MAX):
             outcome = await self._runners.run(kind, calls, urgent=urgent)
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
-                outcome = dataclasses.replace(outcome, begin_ts=self._database.log.published_ts)
+                outcome = outcome._replace(begin_ts=self._database.log.published_ts)
             await self._database.log.wait_published(outcome.begin_ts)
             if outcome.refused != WRONG_DEPLOYMENT:
                 return outcome

@@ -68,7 +68,7 @@ class LogLines:
 
 
 def printable(text: str) -> str:
-    """What functions print and raise may hold lone surrogates, which no terminal, store or client takes: `?` instead."""
+    """What functions print and raise may hold lone surrogates, which no terminal, store or client takes: now `?`."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evolute.database.query import Query
-from evolute.errors import FunctionNotFound, InvalidQuery, InvalidValue, LimitReached, WrongKind
+from evolute.errors import FunctionFault, FunctionNotFound, InvalidQuery, InvalidValue, LimitReached, WrongKind
 from evolute.execution.arguments import check_size, encode_arguments
 from evolute.execution.context import Attempt, MutationContext, QueryContext, Reference
 from evolute.execution.context_query import ContextQuery
@@ -96,7 +96,7 @@ class Invocation:
         decoded = wire_codec.decode_canonical(arguments)
         assert isinstance(decoded, dict), "arguments are the JSON of an object"
         named = definition.bind(decoded, attempt.transaction)
-        scope = Scope(attempt.clock, attempt.transaction.poison)
+        scope = Scope(attempt.clock)
         context = (MutationContext if definition.kind == "mutation" else QueryContext)(attempt, self, scope, depth)
         try:
             returned = attempt.clock.user_code(definition.function.python, context, **named)
@@ -105,9 +105,20 @@ class Invocation:
             raise
         finally:
             scope.close()
+            if scope.broken_off_by is not None:
+                attempt.transaction.poison(_half_done(scope.broken_off_by))
         if isinstance(returned, (ContextQuery, Query)):
             raise InvalidQuery(QUERY_RETURNED)
         return definition.result(returned, attempt.transaction)
+
+
+def _half_done(error: BaseException) -> BaseException:
+    if isinstance(error, MemoryError):
+        return error
+    return FunctionFault(
+        "Uncaught RecursionError: the stack gave out inside `ctx`. What was being done there may be half done, so "
+        "nothing is committed, although the function went on."
+    )
 
 
 def check_depth(depth: int, limits: Limits) -> None:

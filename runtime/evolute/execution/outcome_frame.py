@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import marshal
+from collections.abc import Callable
 
 from evolute.database.read_set import ReadSet
-from evolute.errors import EvoluteError
-from evolute.execution.call_failure import call_error
+from evolute.errors import EvoluteError, LimitReached
+from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.channel import Frame
 from evolute.execution.request import CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.limits import Limits
@@ -21,26 +22,26 @@ FRAME_BYTES_EXTRA = 100  # the frame's name, the outcome's own numbers
 RESULT_BYTES_EXTRA = 20
 
 
-def outcome_frame(outcome: FunctionOutcome, limits: Limits) -> Frame:
-    """The frame of `outcome`, or of one that fits and says why it is not that one."""
-    wire = outcome.to_wire()
-    if len(marshal.dumps(wire)) + FRAME_BYTES_EXTRA <= limits.frame_bytes_max:
-        return ("outcome", wire)
-    return ("outcome", _fitting(outcome, limits).to_wire())
+def send_outcome(send: Callable[[Frame], None], outcome: FunctionOutcome, limits: Limits) -> None:
+    """Sends `outcome`, or if no frame can hold it one that fits and says why it is not that one."""
+    try:
+        send(("outcome", outcome.to_wire()))
+    except LimitReached:
+        send(("outcome", _fitting(outcome, limits).to_wire()))
 
 
 def _fitting(outcome: FunctionOutcome, limits: Limits) -> FunctionOutcome:
     failed = [_without_value(result, limits) for result in outcome.results]
     left = limits.frame_bytes_max - FRAME_BYTES_EXTRA - sum(map(_size, failed))
     if outcome.write_set is not None:
-        return dataclasses.replace(outcome, results=tuple(failed), write_set=None)
+        return outcome._replace(results=tuple(failed), write_set=None)
     results: list[CallResult] = []
     for result, without in zip(outcome.results, failed, strict=True):
         more = _size(result) - _size(without)
         fits = more <= left
         results.append(result if fits else without)
         left -= more if fits else 0
-    return dataclasses.replace(outcome, results=tuple(results))
+    return outcome._replace(results=tuple(results))
 
 
 def _size(result: CallResult) -> int:
@@ -52,12 +53,13 @@ def _without_value(result: CallResult, limits: Limits) -> CallResult:
         f"The outcome of the call is too large for one frame between worker and server (limit: "
         f"{limits.frame_bytes_max} bytes; the setting is frame_bytes_max). Return or write less at a time."
     )
-    return dataclasses.replace(result, value=None, error=CallError(text, None, "LimitReached"), log_lines=())
+    return result._replace(value=None, error=CallError(text, None, "LimitReached"), log_lines=())
 
 
 def unanswerable(request: FunctionRequest, error: BaseException, package: str, limits: Limits) -> FunctionOutcome:
     """The outcome of a request that the runtime itself could not run."""
-    failure = call_error(error, package, limits)
+    code = error.code if isinstance(error, EvoluteError) else INTERNAL_CODE
+    failure = dataclasses.replace(call_error(error, package, limits), code=code)
     read_set = ReadSet()
     read_set.add_point(DEPLOYMENT)
     results = tuple(CallResult(None, failure, (), read_set) for _ in request.calls)

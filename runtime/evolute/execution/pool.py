@@ -4,7 +4,8 @@
         transaction lane   one request at a time per worker, several sent ahead so that no worker waits for the loop
         action lane        many at once per worker
 
-A request is lent the worker that has the least to do. If that worker dies, the request that was running is run once
+A request is lent the worker that has the least to do; those that were sent behind one that runs long are run elsewhere
+as well, and the first outcome counts. If that worker dies, the request that was running is run once
 more; a second death is its error. The others go back to the head of the queue, unharmed. An action is never run again.
 
 Publishing new code starts a new generation beside the old one; `activate` switches in one event-loop turn, and the old
@@ -18,7 +19,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 
 from evolute.clock import Clock, random_bytes
@@ -31,6 +32,7 @@ from evolute.registry.registry import RegistryReport
 logger = logging.getLogger("evolute.pool")
 
 SEED_BYTES = 32
+SEEDS_PER_READING = 64
 RESTART_S_MAX = 5.0
 
 
@@ -82,6 +84,7 @@ class Pool:
         self._generations: set[Generation] = set()
         self._queues: dict[Lane, deque[Pending]] = {"transaction": deque(), "action": deque()}
         self._ids = itertools.count(1)
+        self._seeds = _seeds()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
@@ -100,13 +103,13 @@ class Pool:
     # --- Generations -----------------------------------------------------------------------------------------------
 
     async def prepare(self, deployment: Sources) -> Generation:
-        """Starts workers on the deployment, beside the active ones.
+        """Starts the deployment's transaction workers, beside the active ones. Its others start when it is activated.
 
         Raises DefinitionError with every fault of the folder; then nothing is left running.
         """
         generation = Generation(deployment, RegistryReport(deployment.hash, {}, {}))
         self._generations.add(generation)
-        starts = [self._start_worker(generation, lane) for lane, size in self._sizes.items() for _ in range(size)]
+        starts = [self._start_worker(generation, "transaction") for _ in range(self._sizes["transaction"])]
         try:
             results = await asyncio.gather(*starts, return_exceptions=True)
         except asyncio.CancelledError:
@@ -127,7 +130,7 @@ class Pool:
                 worker.retire()
             self._forget_if_empty(old)
         for lane, size in self._sizes.items():
-            for _ in range(size - len(generation.workers[lane])):  # died since they were prepared
+            for _ in range(size - len(generation.workers[lane])):  # not prepared, or have died since
                 self._spawn(self._replace(generation, lane))
             self._dispatch(lane)
 
@@ -192,7 +195,7 @@ class Pool:
         queue = self._queues[lane]
         name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
         length_max = self._limits.action_queue_length_max if lane == "action" else self._limits.call_queue_length_max
-        if len(queue) >= length_max:
+        if len(queue) >= length_max and not urgent:  # what others wait for is never turned away
             raise Overloaded(f"{length_max} calls wait for a worker; the setting is {name}")
         if urgent:
             queue.appendleft(pending)
@@ -221,11 +224,11 @@ class Pool:
             if worker is None:
                 return
             queue.popleft()
-            seed = random_bytes(SEED_BYTES)
-            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), seed)
+            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), next(self._seeds))
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired]
+        able = [worker for worker in able if worker.lane == "action" or not worker.is_late]
         if not able:
             return None
         worker = min(able, key=lambda candidate: len(candidate.pending))
@@ -234,6 +237,14 @@ class Pool:
         if worker.lane == "transaction":
             return worker if len(worker.pending) < self._limits.requests_per_worker_max else None
         return worker if worker.slots_used < self._limits.actions_per_worker_max else None
+
+    def _overtake(self, worker: WorkerProcess) -> None:
+        """What was sent behind a request that runs long gets a second place, at the head of the queue."""
+        for pending in reversed(list(worker.pending.values())[1:]):
+            if pending.places == 1 and not pending.future.done():
+                pending.places += 1
+                self._queues[worker.lane].appendleft(pending)
+        self._dispatch(worker.lane)
 
     def _cancel(self, pending: Pending) -> None:
         """Nobody waits any more: an action is interrupted; a transaction is left to end, it harms nobody."""
@@ -256,6 +267,7 @@ class Pool:
             self._limits,
             lifeline_fd=self._lifeline_read_fd,
             on_outcome=lambda worker: self._dispatch(worker.lane),
+            on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),
         )
         generation.workers[lane].append(worker)
@@ -302,7 +314,9 @@ class Pool:
                     ),
                 )
         for pending in reversed(unanswered):
-            if not pending.future.done():
+            pending.places -= 1
+            if not pending.places and not pending.future.done():
+                pending.places = 1
                 self._queues["transaction"].appendleft(pending)
 
     @staticmethod
@@ -325,7 +339,7 @@ class Pool:
                 f"The action's worker process was ended: {worker.killed_because} "
                 "(the settings are action_ms_max and action_block_ms_max)"
             )
-        return WorkerDied("The worker process died while this action ran; an action is not run again")
+        return WorkerDied()
 
     def _reap(self, worker: WorkerProcess) -> None:
         async def reap() -> None:
@@ -334,7 +348,8 @@ class Pool:
 
         if not worker.leaving:
             self._deaths += 1
-            logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
+            if worker.loaded:  # Or whoever started it is told why it does not serve.
+                logger.warning("worker %s (%s) died: %s", worker.pid, worker.lane, worker.killed_because)
         self._spawn(reap())
 
     async def _replace(self, generation: Generation, lane: Lane) -> None:
@@ -349,7 +364,14 @@ class Pool:
             else:
                 return
 
-    def _spawn(self, coroutine: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _seeds() -> Iterator[bytes]:
+    """Random, each new. Many are read at a time: to read lets go of the interpreter, which the writer thread takes."""
+    while True:
+        data = random_bytes(SEED_BYTES * SEEDS_PER_READING)
+        yield from (data[start : start + SEED_BYTES] for start in range(0, len(data), SEED_BYTES))

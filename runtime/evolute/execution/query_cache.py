@@ -38,6 +38,7 @@ RunBatch = Callable[[tuple[Call, ...]], Awaitable[QueryBatch]]
 Listener = Callable[[], None]
 
 _OVERHEAD_BYTES = 512
+_INTERVAL_BYTES = 384  # what a point or range weighs in the read set and in the interval map
 
 
 class QueryResult:
@@ -57,6 +58,7 @@ class QueryResult:
         "error",
         "log_lines",
         "made_ns",
+        "size_bytes",
         "value",
     )
 
@@ -69,6 +71,8 @@ class QueryResult:
         self.made_ns = made_ns
         self.broken_at: int | None = None
         self.encoded: bytes | None = None
+        texts_bytes = len(self.value or b"") + len(call.arguments) + sum(map(len, result.log_lines))
+        self.size_bytes = _OVERHEAD_BYTES + texts_bytes + _INTERVAL_BYTES * len(result.read_set)
         self._subscription: Subscription | None = None
         self._listeners: dict[Listener, None] = {}
         self._on_hold: Callable[[QueryResult], None] | None = None
@@ -96,14 +100,10 @@ class QueryResult:
     def held(self) -> bool:
         return bool(self._listeners)
 
-    @property
-    def size_bytes(self) -> int:
-        return _OVERHEAD_BYTES + len(self.value or b"") + len(self.call.arguments)
-
 
 @dataclass(frozen=True)
 class QueryCacheStatistics:
-    """`held` results are watched by at least one session; `idle_bytes` counts the answers and arguments of the rest."""
+    """`held` results are watched by at least one session; `idle_bytes` is about what the rest keep in memory."""
 
     results: int
     held: int
@@ -182,7 +182,8 @@ class QueryCache:
             low_ts = max(at_least_ts, max(result.begin_ts for result in chosen.values()))
             batch |= dict.fromkeys(call for call, result in chosen.items() if not result.good_at(low_ts))
             chosen |= await asyncio.shield(self._start(tuple(batch)))
-        return ts, {call: result for call, result in chosen.items() if result is not given.get(call)}
+        wanted = set(stale)  # A call may be both: the same query, asked for by one who does not hold its result yet.
+        return ts, {call: chosen[call] for call in chosen if call in wanted or chosen[call] is not given.get(call)}
 
     def discard(self, result: QueryResult) -> None:
         """Forgets the result, so that whoever asks next runs the query again; those who hold it keep it."""

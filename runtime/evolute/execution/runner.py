@@ -7,19 +7,18 @@ code touches the read set of everything that the old code computed.
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
 
 from evolute.clock import NS_PER_MS
 from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
-from evolute.errors import FunctionFault
 from evolute.execution import side_effects
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.completion import CompletionSpoiled, completion_call
 from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
+from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import (
     COMPLETION_FAILED,
     JOB_CHANGED,
@@ -41,16 +40,18 @@ from evolute.system.job_endings import Ending, JobEnd, record_untold, settle
 class Runner:
     """Runs queries and mutations of one deployment, one request at a time, on one thread.
 
-    `clock` is a worker's, and limits the time of calls if it is installed. `broken` is true once a call has ended in a
-    way that leaves the process in doubt (a time limit, memory used up, a fault of the runtime, other builtins than
-    before): the worker then ends after its answer.
+    `clock` limits the time of calls if it is installed. `broken` is true once a call has ended in a way that leaves the
+    process in doubt (a time limit, memory used up, a fault of the runtime, changed builtins): the worker then ends when
+    it has answered.
     """
 
-    def __init__(self, registry: Registry, limits: Limits, clock: CallClock | None = None) -> None:
+    def __init__(
+        self, registry: Registry, limits: Limits, clock: CallClock | None = None, guard: ProcessGuard | None = None
+    ) -> None:
         self._registry = registry
         self._limits = limits
         self._clock = clock or CallClock(limits)
-        self._builtins = None if clock is None else dict(vars(builtins))
+        self._guard = guard
         self.broken = False
         side_effects.install()
 
@@ -139,7 +140,8 @@ class Runner:
             value = self._invoke(attempt, lines, is_query=request.kind == "queries")
             if request.kind == "mutation":
                 self._record_success(attempt, value, lines)
-            transaction.write_set()  # raises what poisoned the transaction, if the function swallowed it
+            if transaction.poisoned is not None:  # and the function swallowed the error
+                raise transaction.poisoned
         except BaseException as failure:
             self.broken = self.broken or clock.fired is not None or isinstance(failure, MemoryError)
             told = failure.failure if isinstance(failure, CompletionSpoiled) else failure
@@ -159,30 +161,14 @@ class Runner:
             with captured(lines), side_effects.refused():
                 value = Invocation(attempt).outermost()
         finally:
-            changed = self._restore_builtins()
+            changed = self._guard.restore() if self._guard is not None else []
             clock.stop()
             if changed:
-                raise FunctionFault(
-                    f"{attempt.call.path} changed Python's builtins ({', '.join(changed)}), "
-                    "which all functions of a worker share."
-                )
+                self.broken = True
+                raise builtins_changed(attempt.call.path, changed)
         if clock.fired is not None:
             raise clock.fired
         return value
-
-    def _restore_builtins(self) -> list[str]:
-        """The names of those that the function replaced or removed; names that it added stay, as imports do.
-
-        The runtime could not even say what is wrong without `len`. A test's process may patch what it likes.
-        """
-        saved, now = self._builtins, vars(builtins)
-        if saved is None or now == saved:
-            return []
-        changed = [name for name, value in saved.items() if name not in now or now[name] is not value]
-        now.update(saved)
-        saved.update(now)
-        self.broken = self.broken or changed != []
-        return changed
 
     def _record_success(self, attempt: Attempt, value: bytes, lines: LogLines) -> None:
         """The result of a session's mutation, the end of a job or of a cron's run are part of its own transaction."""
@@ -215,7 +201,8 @@ class Runner:
         try:
             call = completion_call(self._registry, path, end)
             self._invoke(dataclasses.replace(attempt, call=call, seed=attempt.seed + b"completion"), lines)
-            transaction.write_set()  # raises what poisoned the transaction, if the function swallowed it
+            if transaction.poisoned is not None:  # and the function swallowed the error
+                raise transaction.poisoned
         except BaseException as failure:
             if self._clock.fired is not None or transaction.poisoned is not None or not isinstance(failure, Exception):
                 raise CompletionSpoiled(failure) from None

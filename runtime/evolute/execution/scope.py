@@ -7,7 +7,6 @@ stack or the memory gives out inside, what was being done is half done: then not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import get_ident
 from types import TracebackType
 
@@ -21,14 +20,14 @@ OTHER_THREAD = "`ctx` was used by another thread than the one that runs its func
 class Scope:
     """Raises ContextClosed on entering when the function has returned, TimeLimit when its time is up.
 
-    `poison` is told what has broken off a use of `ctx` in the middle.
+    `broken_off_by` is the first RecursionError or MemoryError that has broken off a use of `ctx` in the middle.
     """
 
-    __slots__ = ("_clock", "_open", "_poison", "_thread")
+    __slots__ = ("_clock", "_open", "_thread", "broken_off_by")
 
-    def __init__(self, clock: CallClock, poison: Callable[[BaseException], object]) -> None:
+    def __init__(self, clock: CallClock) -> None:
+        self.broken_off_by: BaseException | None = None
         self._clock = clock
-        self._poison = poison
         self._open = True
         self._thread = get_ident()
 
@@ -50,6 +49,6 @@ class Scope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, (RecursionError, MemoryError)):
-            self._poison(error)
+        if self.broken_off_by is None and isinstance(error, (RecursionError, MemoryError)):
+            self.broken_off_by = error  # no call: there is no stack left for one
         self._clock.leave()

@@ -47,7 +47,7 @@ _REFUSED: dict[str, str] = {
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OPEN = "open a file for writing"
 
-_guarded_thread = 0  # the thread that runs a query or mutation now, 0 if none does
+_guarded_threads: set[int] = set()  # those that run a query or mutation now: a worker's one, several in tests
 _installed = False
 
 
@@ -61,7 +61,7 @@ def install() -> None:
     start = threading.Thread.start
 
     def guarded_start(thread: threading.Thread) -> None:
-        if _guarded_thread and _guarded_thread == threading.get_ident():
+        if threading.get_ident() in _guarded_threads:
             raise _refusal(_THREAD)
         start(thread)
 
@@ -71,22 +71,25 @@ def install() -> None:
 @contextmanager
 def refused() -> Iterator[None]:
     """While inside, this thread gets SideEffectRefused for every side effect. Other threads are left alone."""
-    global _guarded_thread
-    before, _guarded_thread = _guarded_thread, threading.get_ident()
+    thread = threading.get_ident()
+    if thread in _guarded_threads:
+        yield
+        return
+    _guarded_threads.add(thread)
     try:
         yield
     finally:
-        _guarded_thread = before
+        _guarded_threads.discard(thread)
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if not _guarded_thread:
+    if not _guarded_threads:
         return
     if event == "open":
         action = _OPEN if _opens_for_writing(arguments) else None
     else:
         action = _REFUSED.get(event)
-    if action is not None and _guarded_thread == threading.get_ident():
+    if action is not None and threading.get_ident() in _guarded_threads:
         raise _refusal(action)
 
 

@@ -25,8 +25,9 @@ from typing import Any, NoReturn
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
-from evolute.execution.channel import BlockingChannel
-from evolute.execution.outcome_frame import outcome_frame, unanswerable
+from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.outcome_frame import send_outcome, unanswerable
+from evolute.execution.process_guard import ProcessGuard
 from evolute.execution.request import FunctionOutcome, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.time_limits import CallClock
@@ -132,13 +133,17 @@ def _bound_memory(bytes_max: int) -> None:
 def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: LmdbEngine, limits: Limits) -> None:
     clock = CallClock(limits)
     clock.install()
-    runner = Runner(registry, limits, clock)
+    runner = Runner(registry, limits, clock, ProcessGuard())
+
+    def send(frame: Frame) -> None:
+        channel.send((frame,))
+
     while True:
         for frame in channel.recv():
             match frame[0]:
                 case "request":
                     outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits)
-                    channel.send([outcome_frame(outcome, limits)])
+                    send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
                 case "exit":

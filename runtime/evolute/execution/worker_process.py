@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from evolute.clock import NS_PER_MS, monotonic_ns
+from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from evolute.config import worker_environment
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
@@ -52,7 +52,11 @@ class Sources(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Pending:
-    """A request that has not been answered. `deaths` counts the workers that died while they ran it."""
+    """A request that has not been answered. `deaths` counts the workers that died while they ran it.
+
+    `places` counts the queues and workers that hold it: behind a request that runs long it gets a second place, and the
+    outcome that comes first is used.
+    """
 
     kind: RequestKind
     calls: tuple[Call, ...]
@@ -60,11 +64,15 @@ class Pending:
     callbacks: Callbacks | None = None
     nested: bool = False
     deaths: int = 0
+    places: int = 1
     sent_ns: int = 0
 
 
 class WorkerProcess:
-    """Owns a process and the channel to it. `on_outcome` and `on_gone` are called on the event loop, synchronously."""
+    """Owns a process and the channel to it. The callbacks are called on the event loop, synchronously.
+
+    `on_outcome` follows every answer; `on_late` is called again and again while a request runs long, `on_gone` once.
+    """
 
     def __init__(
         self,
@@ -73,6 +81,7 @@ class WorkerProcess:
         *,
         lifeline_fd: int,
         on_outcome: Callable[[WorkerProcess], None],
+        on_late: Callable[[WorkerProcess], None],
         on_gone: Callable[[WorkerProcess], None],
     ) -> None:
         self.lane = lane
@@ -87,6 +96,7 @@ class WorkerProcess:
         self._limits = limits
         self._lifeline_fd = lifeline_fd
         self._on_outcome = on_outcome
+        self._on_late = on_late
         self._on_gone = on_gone
         self._channel: AsyncChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,6 +104,8 @@ class WorkerProcess:
         self._closed = asyncio.Event()
         self._report: asyncio.Future[Any] | None = None
         self._head_since_ns = 0
+        block_ms = limits.action_block_ms_max if lane == "action" else limits.query_user_ms_max
+        self._watch_interval_ns = max(block_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
         self._callback_tasks: set[asyncio.Task[None]] = set()
@@ -102,6 +114,11 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_late(self) -> bool:
+        """A transaction worker whose request runs long: what is sent to it now would wait behind that."""
+        return bool(self.pending) and monotonic_ns() - self._head_since_ns > self._watch_interval_ns
 
     @property
     def slots_used(self) -> int:
@@ -156,6 +173,7 @@ class WorkerProcess:
             [sys.executable, "-P", "-m", "evolute.execution.worker", str(channel_fd), str(self._lifeline_fd)],
             pass_fds=(channel_fd, self._lifeline_fd),
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the server; a worker that is still importing could not ignore it
             env=worker_environment(),
         )
 
@@ -176,6 +194,7 @@ class WorkerProcess:
             return await self._report
 
     def _give_up(self, because: str) -> None:
+        self.leaving = True
         self.kill(because)
         if self._report is not None:
             self._report.cancel()
@@ -295,6 +314,8 @@ class WorkerProcess:
         self._channel.send(("reply", callback_id, ok, payload))
 
     def _on_closed(self, fault: Exception | None) -> None:
+        if self.gone:
+            return  # it was given up while its channel was being opened, and that has closed only now
         self.gone = True
         self.ready = False
         if self._watchdog is not None:
@@ -308,11 +329,8 @@ class WorkerProcess:
 
     def _watch(self) -> None:
         if self._watchdog is None:
-            self._watchdog = asyncio.get_running_loop().call_later(self._watch_interval_s(), self._on_watchdog)
-
-    def _watch_interval_s(self) -> float:
-        block_ms = self._limits.action_block_ms_max if self.lane == "action" else self._limits.query_user_ms_max
-        return max(block_ms / 4, 20) / 1000
+            interval_s = self._watch_interval_ns / NS_PER_S
+            self._watchdog = asyncio.get_running_loop().call_later(interval_s, self._on_watchdog)
 
     def _on_watchdog(self) -> None:
         """The second stage of a time limit: it also ends C code and code that swallows the first."""
@@ -325,6 +343,8 @@ class WorkerProcess:
             if now_ns - self._head_since_ns > self._allowed_ns(head):
                 self.overdue = head
                 self.kill("time limit")
+            elif self.is_late:
+                self._on_late(self)
         else:
             if any(now_ns - pending.sent_ns > self._allowed_ns(pending) for pending in self.pending.values()):
                 self.kill("time limit")

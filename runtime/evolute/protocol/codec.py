@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import uuid
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -57,6 +58,8 @@ from evolute.protocol.messages import (
 from evolute.values import function_path, wire_codec
 
 Tree: TypeAlias = Mapping[str, object]
+
+_TIMESTAMPS_MAX = 1024
 
 
 # --- Server: what leaves --------------------------------------------------------------------------------------------
@@ -102,10 +105,11 @@ def encode_modification(query_id: int, result: bytes | None) -> bytes:
     return b"".join((b'{"queryId":%d,' % query_id, memoryview(result)[1:]))
 
 
+@functools.lru_cache(maxsize=_TIMESTAMPS_MAX)  # a response, the Transition behind it, and the start of the next one
 def encode_ts(ts: int) -> str:
     """Base64 of 8 little-endian bytes. `ts` must fit 63 bits, as PyPI's client demands."""
     assert 0 <= ts < 2**63, ts
-    return base64.b64encode(ts.to_bytes(8, "little")).decode("ascii")
+    return binascii.b2a_base64(ts.to_bytes(8, "little"), newline=False).decode("ascii")
 
 
 def _transition(message: Transition) -> Tree:
@@ -167,7 +171,7 @@ def decode_client(text: str | bytes) -> ClientMessage:
         case "Event":
             return Event(fields.string("eventType"))
         case unknown:
-            raise MalformedMessage(f"There is no client message of type {unknown!r}.")
+            raise MalformedMessage(f"There is no client message of type {unknown[:64]!r}.")
 
 
 def decode_arguments(path: str, tree: object) -> tuple[bytes, str | None]:
@@ -215,7 +219,7 @@ def _decode_query_change(fields: Fields) -> AddQuery | RemoveQuery:
         case "Remove":
             return RemoveQuery(fields.number("queryId"))
         case unknown:
-            raise MalformedMessage(f"{fields.where}.type must be 'Add' or 'Remove', got {unknown!r}.")
+            raise MalformedMessage(f"{fields.where}.type must be 'Add' or 'Remove', got {unknown[:64]!r}.")
 
 
 def _decode_call(fields: Fields) -> tuple[str, bytes, str | None]:
@@ -242,7 +246,7 @@ def _decode_token(fields: Fields) -> Token:
             except InvalidValue as error:
                 raise MalformedMessage(f"{identity.where} is not a value: {error}") from error
         case unknown:
-            raise MalformedMessage(f"Authenticate.tokenType must be 'None', 'User' or 'Admin', got {unknown!r}.")
+            raise MalformedMessage(f"Authenticate.tokenType must be 'None', 'User' or 'Admin', got {unknown[:64]!r}.")
 
 
 # --- Client: what leaves --------------------------------------------------------------------------------------------
@@ -331,7 +335,7 @@ def decode_server(text: str | bytes) -> ServerMessage:
         case "Ping":
             return Ping()
         case unknown:
-            raise MalformedMessage(f"There is no server message of type {unknown!r}.")
+            raise MalformedMessage(f"There is no server message of type {unknown[:64]!r}.")
 
 
 def _decode_modification(fields: Fields) -> Modification:
@@ -346,7 +350,7 @@ def _decode_modification(fields: Fields) -> Modification:
             data = fields.raw("errorData") if fields.has("errorData") else None
             return QueryFailed(query_id, fields.string("errorMessage"), data, log_lines, journal)
         case unknown:
-            raise MalformedMessage(f"{fields.where}: there is no modification of type {unknown!r}.")
+            raise MalformedMessage(f"{fields.where}: there is no modification of type {unknown[:64]!r}.")
 
 
 def _decode_result(fields: Fields) -> Success | Failure:

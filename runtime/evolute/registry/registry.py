@@ -50,6 +50,10 @@ class Registry:
         """
         if isinstance(reference, str):
             path = canonical_path(reference)
+        elif not isinstance(reference, Function):
+            raise FunctionNotFound(
+                f"{reference!r} is not a function reference: give a decorated function, or 'module:function'"
+            )
         elif reference in self._by_function:
             return self._by_function[reference]
         else:

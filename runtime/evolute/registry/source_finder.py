@@ -42,10 +42,6 @@ class SourceFinder:
             if not (keep_imported and self._is_same(name, sys.modules[name])):
                 del sys.modules[name]
 
-    def uninstall(self) -> None:
-        """Modules that were imported stay imported."""
-        sys.meta_path.remove(self)
-
     def _is_same(self, name: str, module: ModuleType) -> bool:
         file = getattr(module, "__file__", None)
         return file == self._files.get(name) if file else name in self._packages

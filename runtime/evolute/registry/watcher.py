@@ -15,7 +15,7 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from evolute.limits import Limits
-from evolute.registry.source_folder import is_source_name, stamps
+from evolute.registry.source_folder import Stamp, is_source_name, stamps
 
 # Sources that never come to rest are reported after this many settling times all the same.
 _RESTLESS = 20
@@ -28,7 +28,7 @@ class Watcher:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._root = os.path.realpath(folder)
         self._settle_ms = max(limits.reload_settle_ms, 1)
-        self._known = stamps(self._root)
+        self._known = self._stamps()
 
     async def changes(self) -> AsyncGenerator[None]:
         """Yields whenever the sources differ from the time before; endless. Close it (`aclosing`) to stop watching."""
@@ -57,8 +57,14 @@ class Watcher:
                 continue  # it vanished before the watch began
 
     def _has_changed(self) -> bool:
-        known, self._known = self._known, stamps(self._root)
+        known, self._known = self._known, self._stamps()
         return known != self._known
+
+    def _stamps(self) -> dict[str, Stamp]:
+        try:
+            return stamps(self._root)
+        except OSError:  # a folder that cannot be read, a link to itself: whoever reads the sources says so
+            return {}
 
     def _is_of_interest(self, change: Change, path: str) -> bool:
         """Sources, and folders, whose names have no dot; also the watched folder itself and those above it."""

@@ -167,6 +167,9 @@ class CronLoop:
                 return await self._run_once(cron)
             except JobChanged:
                 return None
+            except ShuttingDown:
+                await self._pause(cron, self._limits.shutdown_ms_max)  # The next server runs it.
+                continue
             except (DiskFault, Retry) as error:
                 reason = str(error)
             except Exception as error:
@@ -179,6 +182,9 @@ class CronLoop:
         limits = self._limits
         backoff_ms = min(limits.cron_backoff_ms_min << min(attempt, 32), limits.cron_backoff_ms_max)
         logger.warning("cron %s (%s), in %d ms, %s", cron.name, cron.path, backoff_ms, what)
+        await self._pause(cron, backoff_ms)
+
+    async def _pause(self, cron: Cron, backoff_ms: int) -> None:
         until_ns = self._resting[cron.id] = self._clock.now_ns() + backoff_ms * NS_PER_MS
         self._turned.set()
         try:
@@ -222,7 +228,7 @@ class CronLoop:
             raise JobChanged
         failpoints.hit(failpoints.AFTER_IN_PROGRESS)
         started_ns = self._clock.now_ns()
-        outcome = await self._act(Call(cron.path, cron.arguments, kind="action", public_only=False))
+        outcome = await self._act(Call(cron.path, cron.arguments, kind="action", public_only=False, cron=cron.due))
         failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
         attempt = 0
         while True:

@@ -33,13 +33,15 @@ class Housekeeping:
         self._surplus_before_ms: float | None = None  # as long as those before it are being removed
 
     async def run(self) -> None:
-        """Runs until cancelled. What the disk refuses is tried again at the next round."""
+        """Runs until cancelled. What fails is tried again at the next round."""
         while True:
             full = False
             try:
                 full = await self.sweep()
             except (DiskFault, Retry) as error:
                 logger.warning("old rows could not be removed: %s", error)
+            except Exception:
+                logger.exception("old rows could not be removed")
             pause_ms = PAUSE_MS if full else INTERVAL_MS
             since_ns = self._clock.now_ns()
             until_ns = since_ns + pause_ms * NS_PER_MS

@@ -65,6 +65,9 @@ class JobRunner:
                     return None
                 job = found
                 continue
+            except ShuttingDown:
+                await self._wait_ms(self._limits.shutdown_ms_max)  # The next server runs it.
+                continue
             except (DiskFault, Retry) as error:
                 reason = str(error)
             except Exception as error:
@@ -243,9 +246,12 @@ class JobRunner:
                 await self._back_off(job, attempt, f"its end could not be written: {error}")
 
     async def _back_off(self, job: Job, attempt: int, reason: str) -> None:
-        """Waits, but no longer than planned if the clock is set back meanwhile."""
         wait_ms = min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
         logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, wait_ms, reason)
+        await self._wait_ms(wait_ms)
+
+    async def _wait_ms(self, wait_ms: int) -> None:
+        """No longer than that if the clock is set back meanwhile."""
         since_ns = self._clock.now_ns()
         until_ns = since_ns + wait_ms * NS_PER_MS
         while since_ns <= self._clock.now_ns() < until_ns:

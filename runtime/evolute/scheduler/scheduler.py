@@ -70,7 +70,7 @@ class Scheduler:
         self._running: dict[str, asyncio.Task[RunEnd]] = {}
         self._rooms: dict[str, PoolRoom] = {}
         self._outcomes: Counter[tuple[str, str]] = Counter()
-        self._left_over_ns: int | None = None
+        self._left_over_ns: float | None = None
         self._looks = 0
         self._woken = asyncio.Event()
         self._asleep = asyncio.Event()
@@ -145,7 +145,7 @@ class Scheduler:
         for pool, found in look.value.found.items():
             self._room(pool).has_more = found.left_over is not None
         taken = [job for found in look.value.found.values() for job in found.jobs]
-        for job in sorted(taken, key=lambda job: job.due_ns):  # stable: each pool's are in the order of scheduling
+        for job in sorted(taken, key=lambda job: job.turn_ns):  # stable: each pool's are in the order of scheduling
             self._start(job)
         for pool in (*look.value.full, *look.value.found):
             room = self._room(pool)

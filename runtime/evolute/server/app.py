@@ -5,11 +5,11 @@ Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint,
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 
 import uvicorn
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from evolute.backend import Backend
 from evolute.clock import random_bytes
 from evolute.config import Config
-from evolute.errors import EvoluteError
+from evolute.errors import EvoluteError, ShuttingDown
 from evolute.server.auth import Authenticator
 from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
@@ -35,11 +35,16 @@ from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.server")
 
+CUT_OFF_S = 1
+
 VERSION = version("evolute")
 
 
 def create_app(backend: Backend, admin_key: str) -> Starlette:
-    """The application. The backend must have started, and must not stop before the last request has ended."""
+    """The application; its `state.sync` is the SyncEndpoint.
+
+    The backend must have started, and must not stop before the last request has ended.
+    """
     limits, redact = backend.config.limits, backend.config.redact_errors
     authenticator = Authenticator(admin_key)
 
@@ -71,7 +76,9 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         Route("/", root),
     ]
     middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    app.state.sync = sync
+    return app
 
 
 def build_server(app: Starlette, config: Config) -> uvicorn.Server:
@@ -94,7 +101,7 @@ def build_server(app: Starlette, config: Config) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(limits.shutdown_ms_max / 1000),
+        timeout_graceful_shutdown=CUT_OFF_S,  # whoever stops the server has waited for what runs
     )
     return _Server(settings)
 
@@ -132,14 +139,18 @@ class Slashes:
 
 
 class Faults:
-    """ASGI middleware: errors that routes raise become answers, and what is unexpected goes to the log, not out."""
+    """ASGI middleware: errors that routes raise become answers, and what is unexpected goes to the log, not out.
+
+    Requests are cancelled only by the end of the server, if it cannot wait any longer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            with suppress(asyncio.CancelledError):
+                await self._app(scope, receive, send)
             return
         has_started = False
 
@@ -150,8 +161,8 @@ class Faults:
 
         try:
             await self._app(scope, receive, send_noting)
-        except Exception as error:
-            response = _response_to(error, scope["path"])
+        except (Exception, asyncio.CancelledError) as error:
+            response = _response_to(error if isinstance(error, Exception) else ShuttingDown(), scope["path"])
             if not has_started:
                 await response(scope, receive, send)
 

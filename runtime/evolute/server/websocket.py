@@ -2,10 +2,13 @@
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
+A response and the Transition behind it leave together: a write costs more than all that is done to make its message.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 
 from starlette.types import Receive, Scope, Send
@@ -21,6 +24,7 @@ NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
 
 _CHARACTER_BYTES_MAX = 4
+_UNWRITTEN_BYTES_MAX = 64 * 1024
 
 
 class SyncEndpoint:
@@ -28,13 +32,39 @@ class SyncEndpoint:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._connections: set[Connection] = set()
+        self._finishing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def finish(self, timeout_ms: int) -> None:
+        """Every connection answers and shows what runs, and closes, so that its client connects to the next server.
+
+        Returns when all are closed, or after `timeout_ms`.
+        """
+        self._finishing = True
+        for connection in list(self._connections):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._empty.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opening = await receive()
         if opening["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept"})
-        await Connection(self._host, AsgiSocket(receive, send)).run()
+        connection = Connection(self._host, AsgiSocket(receive, send))
+        self._connections.add(connection)
+        self._empty.clear()
+        try:
+            if self._finishing:
+                connection.finish()
+            await connection.run()
+        finally:
+            self._connections.remove(connection)
+            if not self._connections:
+                self._empty.set()
 
 
 class AsgiSocket:
@@ -84,6 +114,8 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     fragment_bytes: int
     close_s: float
     _heard_at = 0.0
+    _unwritten_bytes = 0
+    _write_handle: asyncio.Handle | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
@@ -92,11 +124,36 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             self._close(message.get("code", 1000), message.get("reason") or "")
             return
         text = message.get("text") if message["type"] == "websocket.send" else None
-        if is_open and isinstance(text, str) and len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
+        if not is_open or not isinstance(text, str):
+            await super().send(message)
+        elif len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
             await self._send_fragments(text.encode())
-            return
-        await super().send(message)
+        else:
+            await self._send_soon(text.encode())
         await self.writable.wait()
+
+    async def _send_soon(self, data: bytes) -> None:
+        """Short messages of one turn of the loop leave in one write."""
+        await self.writable.wait()
+        if self.disconnected:
+            raise ClientDisconnected
+        try:
+            self.conn.send_text(data)
+        except InvalidState as error:
+            raise ClientDisconnected from error
+        self._unwritten_bytes += len(data)
+        if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+            self._write()
+        elif self._write_handle is None:
+            self._write_handle = self.loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        if self._write_handle is not None:
+            self._write_handle.cancel()
+            self._write_handle = None
+        self._unwritten_bytes = 0
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
 
     async def _send_fragments(self, data: bytes) -> None:
         is_first = True
@@ -111,9 +168,8 @@ class SyncProtocol(WebSocketsSansIOProtocol):
                     self.conn.send_continuation(fragment, fin=is_last)
             except InvalidState as error:
                 raise ClientDisconnected from error
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            self._write()
             is_first = False
-        await self.writable.wait()
 
     def _close(self, code: int, reason: str) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -136,6 +192,21 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """The peer broke the protocol, perhaps in the middle of a long message.
+
+        The rest of that is taken and dropped: closing with bytes unread would cut off the frame that says why.
+        """
+        assert self.conn.close_sent is not None
+        if self.close_sent:
+            return
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.close_sent = True
+        self._write()
+        self.transport.write_eof()
+        self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         """The pong is late. A peer that is in the middle of a long message is alive all the same."""

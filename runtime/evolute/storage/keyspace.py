@@ -7,8 +7,9 @@
     05 index:4 fields id:16       an index entry; `fields` is `key_codec`'s         the internal id:16
 
 Numbers in keys are big endian, so that bytewise order is their order. An internal id has a fixed length and stands
-last, so an entry can be taken apart without decoding its fields. `FORMAT_VERSION` names this table, LMDB's file format
-and the way `lmdb_engine` stores long keys; a change to any of them is a new version.
+last, so an entry can be taken apart without decoding its fields. `FORMAT_VERSION` names this table, LMDB's file format,
+the way `lmdb_engine` stores long keys, and the indexes of the runtime's own tables (`system.tables`); a change to any
+of them is a new version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 INTERNAL_ID_BYTES = 16
 NUMBER_MAX = 2**32 - 1
@@ -89,6 +90,11 @@ def table_number_key(number: int) -> bytes:
 def document_key(table_number: int, internal_id: bytes) -> bytes:
     assert len(internal_id) == INTERNAL_ID_BYTES
     return _DOCUMENT + table_number.to_bytes(4, "big") + internal_id
+
+
+def document_prefix(table_number: int) -> bytes:
+    """What the key of every document of a table begins with; the internal id follows."""
+    return _DOCUMENT + table_number.to_bytes(4, "big")
 
 
 def document_range(table_number: int) -> tuple[bytes, bytes]:

@@ -23,6 +23,7 @@ ones are before them all. So a scan reads such a group as a whole, puts it in th
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
@@ -212,11 +213,14 @@ class LmdbReader:
             return
         try:
             with self._transaction.cursor() as cursor:
-                rows = _stored_rows(cursor, *_stored_range(start, end), reverse=reverse)
-                for key, value in self._in_key_order(rows, reverse=reverse):
-                    if start <= key and (end is None or key < end):
-                        yield key, value
-                        assert self._transaction is not None, "the reader is closed"
+                stored = _stored_rows(cursor, *_stored_range(start, end), reverse=reverse)
+                for row in stored:
+                    if len(row[0]) == _LONG_KEY_BYTES:
+                        rows = self._in_key_order(itertools.chain((row,), stored), reverse=reverse)
+                        yield from (row for row in rows if start <= row[0] and (end is None or row[0] < end))
+                    elif start <= row[0] and (end is None or row[0] < end):
+                        yield row
+                    assert self._transaction is not None, "the reader is closed"
         except lmdb.Error as error:
             raise _reading_error(error) from error
 
@@ -267,17 +271,17 @@ def _stored_rows(
         at_upper = upper is not None and cursor.set_range(upper)
         if not (cursor.prev() if at_upper else cursor.last()):
             return
-        for key, value in cursor.iterprev():
-            if key < lower:
+        for row in cursor.iterprev():
+            if row[0] < lower:
                 return
-            yield key, value
+            yield row
     else:
         if not (cursor.set_range(lower) if lower else cursor.first()):
             return
-        for key, value in cursor.iternext():
-            if upper is not None and key >= upper:
+        for row in cursor.iternext():
+            if upper is not None and row[0] >= upper:
                 return
-            yield key, value
+            yield row
 
 
 def _stored_range(start: bytes, end: bytes | None) -> tuple[bytes, bytes | None]:

@@ -30,7 +30,7 @@ from evolute.protocol.codec import encode_server
 from evolute.protocol.messages import Ping
 from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, RetryLater, Send, StartAction, StartMutation
 from evolute.sync.identity import IdentityOf
-from evolute.sync.session import CLOSE_INTERNAL_ERROR, CLOSE_TRY_AGAIN, Session
+from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.sync")
@@ -115,6 +115,10 @@ class Connection:
             await self._stop(reader, self._writer)
             await asyncio.gather(*self._calls, return_exceptions=True)
 
+    def finish(self) -> None:
+        """Takes no more messages. `run` closes the socket and returns once what runs has been answered and shown."""
+        self._perform(self._session.finish())
+
     async def _close_socket(self, close: Close) -> None:
         """What is left to send goes first, unless the client does not take it."""
         assert self._writer is not None
@@ -172,7 +176,7 @@ class Connection:
 
     def _send(self, send: Send) -> None:
         if self._outgoing and self._outgoing_bytes + len(send.message) > self._limits.session_outgoing_bytes_max:
-            self._perform(self._session.fail(CLOSE_TRY_AGAIN, "TooManyOutgoingBytes"))
+            self._perform(self._session.fail(Close.TRY_AGAIN, "TooManyOutgoingBytes"))
             if self._writer is not None:
                 self._writer.cancel()
             return
@@ -201,6 +205,10 @@ class Connection:
                     self._start(self._mutate(call))
                 case StartAction(request_id, call):
                     self._start(self._act(request_id, call))
+                case Compute((), (), _):
+                    # Any published timestamp will do, and the answer that owes this Transition leaves with it.
+                    ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
+                    self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
                 case Compute():
                     self._computation = self._loop.create_task(self._compute(effect))
                 case AwaitBurst():
@@ -254,7 +262,7 @@ class Connection:
                 outcome = _not_done(error)
             self._perform(self._session.mutation_done(outcome))
         except Retry as error:
-            self._perform(self._session.fail(CLOSE_TRY_AGAIN, error.code))
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the mutation {call.path}")
 
@@ -263,7 +271,7 @@ class Connection:
             outcome = await self._host.executor.act(call)
             self._perform(self._session.action_done(request_id, outcome))
         except Retry as error:
-            self._perform(self._session.fail(CLOSE_TRY_AGAIN, error.code))
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the action {call.path}")
 
@@ -274,14 +282,14 @@ class Connection:
             )
             self._perform(self._session.results_ready(ts, results, now_ns=self._host.clock.now_ns()))
         except Retry as error:
-            self._perform(self._session.fail(CLOSE_TRY_AGAIN, error.code))
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly("running a client's queries")
 
     def _fail_unexpectedly(self, doing: str) -> None:
         """A fault of this server: it is logged here, and this client alone has to connect again."""
         logger.exception("Unexpected error while %s; its connection is closed.", doing)
-        self._perform(self._session.fail(CLOSE_INTERNAL_ERROR, "InternalServerError"))
+        self._perform(self._session.fail(Close.INTERNAL_ERROR, "InternalServerError"))
 
 
 def _not_done(error: DiskFault) -> Outcome:

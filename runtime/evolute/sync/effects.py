@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from evolute.execution.query_cache import QueryResult
 from evolute.execution.request import Call
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send this message. After a Transition the driver calls `Session.transition_sent`."""
 
     message: bytes
     is_transition: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StartMutation:
+class StartMutation(NamedTuple):
     """Run it; call `mutation_committed` in the turn that publishes it, then `mutation_done`."""
 
     request_id: int
@@ -33,8 +31,7 @@ class StartAction:
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(NamedTuple):
     """Bring `stale` and `held` to one timestamp of at least `at_least_ts`, then call `results_ready`."""
 
     stale: tuple[Call, ...]
@@ -59,6 +56,11 @@ class RetryLater:
 @dataclass(frozen=True, slots=True)
 class Close:
     """Send what is left and close the socket. `code` None is a close frame without a code."""
+
+    NORMAL: ClassVar[int] = 1000
+    INTERNAL_ERROR: ClassVar[int] = 1011
+    RESTART: ClassVar[int] = 1012
+    TRY_AGAIN: ClassVar[int] = 1013
 
     code: int | None
     reason: str

@@ -13,12 +13,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from evolute.database.read_set import ReadSet
-from evolute.errors import FunctionCrashed, FunctionTimedOut, WorkerDied
+from evolute.errors import (
+    DiskFault,
+    EvoluteError,
+    FunctionCrashed,
+    FunctionTimedOut,
+    Overloaded,
+    StoreCorrupt,
+    WorkerDied,
+)
 from evolute.execution.query_cache import QueryResult
 from evolute.execution.request import Call, CallError, CallResult
 from evolute.sync.identity import Identity
 
-RUN_BROKE_OFF = frozenset({FunctionCrashed.code, FunctionTimedOut.code, WorkerDied.code})
+RUN_BROKE_OFF = frozenset(
+    error.code
+    for error in (DiskFault, EvoluteError, FunctionCrashed, FunctionTimedOut, Overloaded, StoreCorrupt, WorkerDied)
+)
 """Failures that say nothing about what the query read, so that it is run again after a while."""
 
 

@@ -54,13 +54,7 @@ from evolute.sync.requested import ProtocolViolation, Requested
 from evolute.sync.transition import Disclosure, encode_transition
 
 NS_PER_MS = 1_000_000
-
-CLIENT_TS_MS_MAX = 2**53
-"""A client's clock that shows more than this shows nothing; JSON numbers end there."""
-
-CLOSE_NORMAL = 1000
-CLOSE_INTERNAL_ERROR = 1011
-CLOSE_TRY_AGAIN = 1013
+CLIENT_TS_MS_MAX = 2**53  # A client's clock that shows more than this shows nothing; JSON numbers end there.
 
 
 class Phase(Enum):
@@ -87,6 +81,7 @@ class Session:
         self._identity_of = identity_of
         self._on_dirty = on_dirty
         self._phase = Phase.IDLE
+        self._finishing = False
         self._effects: list[Effect] = []
         self._client_clock_skew_ms: int | None = None
 
@@ -117,7 +112,7 @@ class Session:
 
     def receive(self, frame: str | bytes, *, now_ns: int, published_ts: int) -> list[Effect]:
         """One message of the client. `published_ts` is the server's latest timestamp."""
-        if self._phase is Phase.CLOSED:
+        if self._phase is Phase.CLOSED or self._finishing:
             return []
         try:
             if isinstance(frame, bytes):
@@ -149,7 +144,7 @@ class Session:
             raise ProtocolViolation("ConnectTwice", "Connect came twice on one connection.")
         if message.max_observed_ts is not None and message.max_observed_ts > published_ts:
             # A client must never be shown a past older than what it has seen: this is another store, or a lost one.
-            self._close(CLOSE_INTERNAL_ERROR, "ClientAheadOfServer")
+            self._close(Close.INTERNAL_ERROR, "ClientAheadOfServer")
             return
         self._at_least_ts = message.max_observed_ts or 0
         self._requested.session_id = message.session_id
@@ -185,7 +180,7 @@ class Session:
 
     def _queue_mutation(self, message: Mutation) -> None:
         if len(self._waiting) >= self._limits.session_mutations_max:
-            self._close(CLOSE_TRY_AGAIN, "TooManyConcurrentMutations")
+            self._close(Close.TRY_AGAIN, "TooManyConcurrentMutations")
             return
         self._waiting.append((message.request_id, self._requested.call("mutation", message, message.request_id)))
         self._start_next_mutation()
@@ -241,7 +236,7 @@ class Session:
         if isinstance(call, CallError):
             self._answer_action(message.request_id, Outcome(None, call, (), 0))
         elif self._actions_running >= self._limits.session_actions_max:
-            self._close(CLOSE_TRY_AGAIN, "TooManyConcurrentActions")
+            self._close(Close.TRY_AGAIN, "TooManyConcurrentActions")
         else:
             self._actions_running += 1
             self._effects.append(StartAction(message.request_id, call))
@@ -257,9 +252,9 @@ class Session:
         self._send(encode_server(ActionResponse(request_id, *self._disclosed(request_id, outcome))))
 
     def _disclosed(self, request_id: int, outcome: Outcome) -> tuple[Success | Failure, tuple[str, ...]]:
-        name = self._disclosure.request_name(self._requested.session_id, request_id)
-        answer = self._disclosure.answer(outcome.value, outcome.error, name)
-        return answer, self._disclosure.log_lines(outcome.log_lines)
+        error, disclosure = outcome.error, self._disclosure
+        name = "" if error is None else disclosure.request_name(self._requested.session_id, request_id)
+        return disclosure.answer(outcome.value, error, name), disclosure.log_lines(outcome.log_lines)
 
     # --- Transitions ------------------------------------------------------------------------------------------------
 
@@ -335,16 +330,16 @@ class Session:
 
     def transition_sent(self) -> list[Effect]:
         """The socket has taken the Transition: the next one may begin. So a slow reader gets fewer, larger ones."""
-        if self._phase is Phase.SENDING:
-            self._phase = Phase.IDLE
+        self._phase = Phase.IDLE if self._phase is Phase.SENDING else self._phase
+        if self._is_dirty():
             self._on_dirty()
         return self._taken()
 
     def _retry_failed_runs(self, results: Mapping[Call, QueryResult]) -> None:
+        limits = self._limits
         for query in self._queries.failed_runs(results):
             assert query.held is not None
-            doubled_ms = self._limits.query_retry_ms_min << min(query.attempts - 1, 32)
-            delay_ms = min(doubled_ms, self._limits.query_retry_ms_max)
+            delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
             self._effects.append(RetryLater(query.query_id, query.held, delay_ms))
 
     def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:
@@ -363,6 +358,12 @@ class Session:
     @property
     def is_closed(self) -> bool:
         return self._phase is Phase.CLOSED
+
+    def finish(self) -> list[Effect]:
+        """Takes no more messages, and closes once what runs is answered and shown. The rest the client sends again."""
+        self._finishing = True
+        self._waiting.clear()
+        return self._taken()
 
     def fail(self, code: int, reason: str) -> list[Effect]:
         """Closes: something that this session asked for could not be done."""
@@ -386,11 +387,14 @@ class Session:
     def _break_off(self, reason: str, text: str) -> None:
         """The client broke the protocol. Never used for an author's mistake: JavaScript clients stop for good."""
         self._send(encode_server(FatalError(text)))
-        self._close(CLOSE_NORMAL, reason)
+        self._close(Close.NORMAL, reason)
 
     def _send(self, message: bytes) -> None:
         self._effects.append(Send(message))
 
     def _taken(self) -> list[Effect]:
+        runs = self._running_mutation is not None or self._actions_running > 0
+        if self._finishing and not (runs or self._answers or self._transition_owed or self._phase is Phase.CLOSED):
+            self._close(Close.RESTART, "ServerShuttingDown")
         effects, self._effects = self._effects, []
         return effects

@@ -75,7 +75,8 @@ NO_OPTIONS: Final = JobOptions()
 class Job:
     """A job with something left to do. `arguments` is the canonical JSON of one object; `due_ns` 0 is due at once.
 
-    `state` is "pending", "inProgress" or, if only its completion function has to be told, "canceled".
+    `turn_ns` orders the jobs that are due. `state` is "pending", "inProgress" or, if only its completion function has
+    to be told, "canceled".
     """
 
     id: str
@@ -83,6 +84,7 @@ class Job:
     arguments: bytes
     scheduled_ms: float
     due_ns: int
+    turn_ns: float
     state: str
     pool: str = DEFAULT_POOL
     retry: Mapping[str, Any] | None = None
@@ -341,11 +343,17 @@ def job_of(transaction: Transaction, row: Row) -> Job:
         arguments=encode(_arguments(transaction, row)[0]),
         scheduled_ms=row["scheduledTime"],
         due_ns=int(row["_due"]),
+        turn_ns=turn_ns(row),
         state=row["state"]["kind"],
         pool=row["_pool"],
         retry=options.get("retry"),
         on_complete=options.get("onComplete"),
     )
+
+
+def turn_ns(row: Mapping[str, Any]) -> float:
+    """What is due at once takes its turn by when it was scheduled, or those due at their time might never have one."""
+    return int(row["_due"]) or row["_creationTime"] * NS_PER_MS
 
 
 def options_of(row: Mapping[str, Any]) -> Mapping[str, Any]:

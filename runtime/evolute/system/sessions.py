@@ -8,14 +8,17 @@ again (semantics C6).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
 
 from evolute.database.transaction import Transaction
 from evolute.system.tables import SESSIONS, SESSIONS_NUMBER
-from evolute.values.document_id import INTERNAL_ID_BYTES, encode_id
+from evolute.values.document_id import INTERNAL_ID_BYTES
 from evolute.values.value import COMMIT_TS, Int64
+
+_REQUESTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class SessionRecord:
 def find(transaction: Transaction, session: str, request: int) -> SessionRecord | None:
     """The record of a mutation that has been committed, or None."""
     with transaction.uncounted():
-        row = transaction.get(encode_id(SESSIONS_NUMBER, _internal_id(session, request)))
+        row = transaction.row(SESSIONS_NUMBER, _internal_id(session, request))
     if row is None:
         return None
     return SessionRecord(
@@ -69,6 +72,7 @@ def purge(transaction: Transaction, *, before_ms: float, limit: int) -> int:
     return purged
 
 
+@functools.lru_cache(maxsize=_REQUESTS_MAX)  # looked for at the beginning of a mutation, recorded at its end
 def _internal_id(session: str, request: int) -> bytes:
     text = f"{request}:{session}"
     return blake2b(text.encode(), digest_size=INTERNAL_ID_BYTES, person=b"session request").digest()

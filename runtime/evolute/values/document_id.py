@@ -27,9 +27,11 @@ _DECODED_MAX: Final = 4096
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
-_CHARACTERS: Final = frozenset(_ALPHABET)
-# To the digits that `int(text, 32)` reads.
-_DIGITS: Final = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+# To the digits that `int(text, 32)` reads; every other byte to one that it refuses.
+_DIGITS: Final = bytes(
+    b"0123456789abcdefghijklmnopqrstuv"[_ALPHABET.index(chr(byte))] if chr(byte) in _ALPHABET else 0
+    for byte in range(256)
+)
 
 
 def encode_id(table_number: int, internal_id: bytes) -> str:
@@ -45,10 +47,11 @@ def decode_id(text: str) -> tuple[int, bytes]:
     """The table number and the internal id. Raises InvalidId saying why `text` is not an id."""
     if not _LENGTH_MIN <= len(text) <= _LENGTH_MAX:
         raise InvalidId(f"Unable to decode ID: Invalid ID length {len(text)}")
-    if not _CHARACTERS.issuperset(text):
-        raise InvalidId("Unable to decode ID: ID wasn't valid base32")
     length, spare_bits = divmod(len(text) * 5, 8)
-    number = int(text.translate(_DIGITS), 32)
+    try:
+        number = int(text.encode().translate(_DIGITS), 32)
+    except ValueError:
+        raise InvalidId("Unable to decode ID: ID wasn't valid base32") from None
     if spare_bits >= 5 or number & ((1 << spare_bits) - 1):
         raise InvalidId("Unable to decode ID: ID wasn't valid base32")
     data = (number >> spare_bits).to_bytes(length, "big")

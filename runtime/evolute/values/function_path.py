@@ -6,6 +6,7 @@ foo             foo.js                                  → foo:default
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -14,6 +15,7 @@ from evolute.errors import FunctionNotFound
 _PATH: Final = re.compile(r"((?:\w+/)*\w+)(?:\.js|\.py)?(?::(\w+))?")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CHARACTERS_MAX: Final = 1024
+_SPELLINGS_MAX: Final = 1024
 
 
 def is_name(text: str) -> bool:
@@ -21,6 +23,7 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=_SPELLINGS_MAX)
 def canonical_path(text: str) -> str:
     """The one spelling of a function's name. Raises FunctionNotFound for what names no function."""
     match = _PATH.fullmatch(text) if len(text) <= _CHARACTERS_MAX else None

@@ -43,6 +43,7 @@ _pack_float: Final = struct.Struct(">d").pack
 _unpack_float: Final = struct.Struct(">d").unpack
 _unpack_bits: Final = struct.Struct(">Q").unpack
 _pack_number: Final = struct.Struct(">BQ").pack
+_pack_positive: Final = struct.Struct(">Bd").pack
 
 
 def encode_component(value: object) -> bytes:
@@ -88,6 +89,8 @@ def decode_key(data: bytes) -> list[object]:
 
 
 def _number(value: float) -> bytes:
+    if value > 0:
+        return _pack_positive(_NUMBER, -value)  # the same bits with the sign's bit set
     bits: int = _unpack_bits(_pack_float(value))[0]
     return _pack_number(_NUMBER, bits ^ (_ALL if bits & _SIGN else _SIGN))
 

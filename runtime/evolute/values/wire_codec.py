@@ -15,11 +15,10 @@ sends may spell a number either way (`3`, `3.0`); `decode` and `canonical` bring
 
 from __future__ import annotations
 
+import binascii
 import functools
 import struct
 from base64 import b64encode
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -167,6 +166,8 @@ class _Walk:
                 kind = type(item)
                 if kind is str or item is None or kind is bool or (kind is int and -WHOLE_MAX <= item <= WHOLE_MAX):
                     result[name] = item
+                elif kind is float and -WHOLE_MAX < item < WHOLE_MAX and not item.is_integer():
+                    result[name] = item  # neither special nor whole
                 else:
                     result[name] = self._node(item, depth)
         except _Fault as fault:
@@ -285,7 +286,7 @@ def _value_of(name: str, content: str | None) -> object:
     """The value of a wrapper whose content is known to be good."""
     if content is None:
         return COMMIT_TS
-    data = a2b_base64(content)
+    data = binascii.a2b_base64(content)
     if name == "$bytes":
         return data
     if name == "$integer":
@@ -300,8 +301,8 @@ def _checked_value_of(name: str, content: object) -> object:
     if not isinstance(content, str):
         raise _Fault(f"The content of `{name}` is not a string of base64")
     try:
-        data = a2b_base64(content, strict_mode=True)
-    except (Base64Error, ValueError):
+        data = binascii.a2b_base64(content, strict_mode=True)
+    except (binascii.Error, ValueError):
         raise _Fault(f"The content of `{name}` is not base64") from None
     if b64encode(data).decode() != content:  # spare bits that are not zero: a second spelling
         raise _Fault(f"The content of `{name}` is not base64")

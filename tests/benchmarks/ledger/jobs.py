@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from evolute import MutationCtx, QueryCtx, internal_mutation, mutation, query
+from typing import Any
+
+from evolute import Id, MutationCtx, QueryCtx, internal_mutation, mutation, query
 
 
 @internal_mutation
@@ -20,7 +22,7 @@ def enqueue(ctx: MutationCtx, count: int, due_ms: float | None = None) -> str:
 
 
 @query
-def has_ended(ctx: QueryCtx, job: str) -> bool:
+def has_ended(ctx: QueryCtx, job: Id[Any]) -> bool:
     row = ctx.db.system.get(job)
     return row is not None and "completedTime" in row
 

@@ -1,0 +1,186 @@
+"""A backend from its start to its stop: what it serves when nothing loads, and how long its end may take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolute.backend import Backend
+from evolute.clock import SystemClock
+from evolute.errors import Contended, DefinitionError, Overloaded
+from evolute.execution.pool import Pool
+from evolute.execution.worker_process import WorkerProcess
+from evolute.limits import Limits
+from evolute.registry.loader import Deployment
+from evolute.system import jobs
+from tests.end_to_end.backend_under_test import QUICK, BackendUnderTest
+from tests.unit.function_store import call, write_folder
+
+JOBS = """
+import asyncio
+
+@internal_action
+async def nap(ctx: ActionCtx, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+@mutation
+def nap_later(ctx: MutationCtx, seconds: float) -> str:
+    return ctx.scheduler.run_after(0, nap, seconds=seconds)
+
+@query
+def state(ctx: QueryCtx, job: str) -> str:
+    return ctx.db.system.get(job)["state"]["kind"]
+"""
+
+
+def only_while(flag: Path) -> str:
+    """A module that can be imported only while `flag` exists."""
+    return f"""
+import os
+
+assert os.path.exists({str(flag)!r})
+
+@mutation
+def note(ctx: MutationCtx) -> None:
+    ctx.db.insert("notes", {{}})
+"""
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def within_a_minute() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(within_a_minute())
+
+
+async def until_napping(served: BackendUnderTest, job: str) -> None:
+    while True:
+        if await served.query("m:state", job=job) == jobs.IN_PROGRESS:
+            return
+        await asyncio.sleep(0.01)
+
+
+def test_when_what_was_served_last_does_not_load_either_nothing_is_served(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": only_while(flag)}, workers=1) as served:
+            assert set(served.backend.report.functions) == {"m:note"}
+        flag.unlink()
+        write_folder(served.functions, {"m.py": "def nothing(:"})
+        backend = Backend(replace(served.backend.config, limits=QUICK))
+        fault = await backend.start()
+        try:
+            assert isinstance(fault, DefinitionError)
+            assert "m.py" in str(fault)
+            assert backend.report.functions == {}
+        finally:
+            await backend.stop()
+
+    run(scenario)
+
+
+def test_stopping_lets_jobs_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": JOBS}) as served:
+            job = await served.mutate("m:nap_later", seconds=0.5)
+            await until_napping(served, job)
+        async with BackendUnderTest(tmp_path, {"m.py": JOBS}) as served:
+            assert await served.query("m:state", job=job) == jobs.SUCCESS
+
+    run(scenario)
+
+
+def test_a_job_that_does_not_end_delays_the_end_by_no_more_than_the_limit(tmp_path: Path) -> None:
+    """Also if the command line has waited for it before."""
+    limits = replace(QUICK, action_ms_max=60_000, shutdown_ms_max=1000)
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": JOBS}, limits) as served:
+            job = await served.mutate("m:nap_later", seconds=50)
+            await until_napping(served, job)
+            started = time.monotonic()
+            await served.backend.executor.drain(limits.shutdown_ms_max)
+        assert 1 <= time.monotonic() - started < 1.9
+
+    run(scenario)
+
+
+def test_a_serial_turn_that_gets_no_worker_does_not_keep_out_the_deployment_that_brings_some(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    limits = replace(QUICK, attempts_before_serial=0, serial_ms_max=1000)
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": only_while(flag)}, limits, workers=1) as served:
+            await served.mutate("m:note")
+            flag.unlink()
+            for pid in served.pids:
+                os.kill(pid, signal.SIGKILL)
+            stuck = asyncio.create_task(served.mutate("m:note"))
+            await asyncio.sleep(0.2)
+            assert not stuck.done()
+            write_folder(served.functions, {"m.py": only_while(tmp_path)})
+            await served.backend.deployer.deploy(served.functions)
+            with pytest.raises(Contended, match="serial_ms_max"):
+                await stuck
+            await served.mutate("m:note")
+
+    run(scenario)
+
+
+def test_what_others_wait_for_finds_room_in_a_full_queue(tmp_path: Path) -> None:
+    """A serial turn, or an action that another one has called."""
+
+    async def scenario() -> None:
+        limits = Limits(call_queue_length_max=1)
+        pool = Pool(str(tmp_path), SystemClock(), limits, workers=0, action_workers=0, on_worker_death=lambda: None)
+        waiting = [asyncio.create_task(pool.run("mutation", (call("m:a", "mutation"),)))]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="call_queue_length_max"):
+            await pool.run("mutation", (call("m:a", "mutation"),))
+        waiting.append(asyncio.create_task(pool.run("mutation", (call("m:a", "mutation"),), urgent=True)))
+        await asyncio.sleep(0)
+        assert pool.statistics().queued == 2
+        await pool.close()
+        await asyncio.wait(waiting)
+
+    run(scenario)
+
+
+def test_a_worker_whose_start_is_called_off_is_gone_once() -> None:
+    async def scenario() -> None:
+        lifeline = os.pipe()
+        for turns in range(6):
+            gone: list[WorkerProcess] = []
+            worker = WorkerProcess(
+                "transaction",
+                Limits(),
+                lifeline_fd=lifeline[0],
+                on_outcome=lambda worker: None,
+                on_late=lambda worker: None,
+                on_gone=gone.append,
+            )
+            start = asyncio.create_task(worker.start(Deployment("", "functions", "", {}), "nowhere"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            start.cancel()
+            await asyncio.wait([start])
+            await worker.wait_gone()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(gone) == (turns > 0)
+        for fd in lifeline:
+            os.close(fd)
+
+    run(scenario)
