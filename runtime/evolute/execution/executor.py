@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -224,6 +225,10 @@ class Executor:
     def closing(self) -> bool:
         """Whether calls are refused, because the server is shutting down."""
         return self._admission.closing
+
+    def held(self) -> AbstractContextManager[None]:
+        """While in it, the drain waits: between calls that belong together, as those of a job that is in progress."""
+        return self._admission.admit(always=True)
 
     async def drain(self, timeout_ms: int) -> None:
         """Takes no more calls, and waits until those that run have ended, for at most `timeout_ms`.

@@ -134,6 +134,10 @@ class JobRunner:
     async def _run_action(self, job: Job) -> RunEnd:
         if self._executor.closing:
             raise ShuttingDown  # it stays pending, for the next start
+        with self._executor.held():
+            return await self._act_and_end(job)
+
+    async def _act_and_end(self, job: Job) -> RunEnd:
         marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
         if not marked.value:
             raise JobChanged
