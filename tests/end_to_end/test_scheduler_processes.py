@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import pytest
 
 from evolute.backend import Backend
+from evolute.clock import SystemClock
 from evolute.config import Config
+from evolute.database.database import Database
 from evolute.database.transaction import Transaction
 from evolute.execution.request import Call
 from evolute.limits import Limits
@@ -272,14 +274,23 @@ def test_a_backlog_of_many_costs_no_time_at_the_start(tmp_path: Path) -> None:
 
 # --- SIGKILL of the server --------------------------------------------------------------------------------------------
 
+PATIENT = {"EVOLUTE_MUTATION_USER_MS_MAX": str(PATIENCE_S * 1000)}
+
 COUNTED = """
-import os
+import asyncio, os
 from typing import Any
 from evolute import ActionCtx, JobOutcome, MutationCtx, QueryCtx, Retry, action, mutation, query
 
 @mutation
 def count(ctx: MutationCtx) -> None:
     ctx.db.insert("effects", {})
+
+@mutation
+def count_behind(ctx: MutationCtx, gate: str) -> None:
+    ctx.db.insert("effects", {})
+    os.write(1, b"m:count_behind runs\\n")  # the only sign of life that a mutation can give
+    while not os.path.exists(gate):
+        pass
 
 async def effect(folder: str) -> None:
     with open(os.path.join(folder, "lines"), "a") as file:
@@ -288,6 +299,12 @@ async def effect(folder: str) -> None:
 @action
 async def act(ctx: ActionCtx, folder: str) -> None:
     await effect(folder)
+
+@action
+async def act_for_ever(ctx: ActionCtx, folder: str) -> None:
+    await effect(folder)
+    os.write(1, b"m:act_for_ever runs\\n")
+    await asyncio.sleep(600)
 
 @action(retry=Retry(attempts=3, initial_ms=10))
 async def act_again(ctx: ActionCtx, folder: str) -> None:
@@ -321,14 +338,18 @@ def crash_and_look(folder: Path, failpoint: str, target: str, args: dict[str, An
         server.process.wait(timeout=PATIENCE_S)
         assert server.process.returncode == -signal.SIGKILL
     with ServerProcess(functions, folder / "data") as server:
-        server.start()
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            jobs, effects, tellings = call_http(server, "query", "m:state", {})
-            if all(job["kind"] not in ("pending", "inProgress") for job in jobs):
-                return jobs, effects, tellings
-            assert time.monotonic() < deadline, jobs
-            time.sleep(0.02)
+        return wait_ended(server)
+
+
+def wait_ended(server: ServerProcess) -> list[Any]:
+    """Until nothing is left to do: the states of the jobs, how often `count` took effect, and what was told."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found: list[Any] = call_http(server, "query", "m:state", {})
+        if all(job["kind"] not in ("pending", "inProgress") for job in found[0]):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
 
 
 def call_http(server: ServerProcess, kind: str, path: str, arguments: dict[str, Any]) -> Any:
@@ -338,6 +359,94 @@ def call_http(server: ServerProcess, kind: str, path: str, arguments: dict[str, 
         answer = json.load(response)
     assert answer["status"] == "success", answer
     return answer["value"]
+
+
+def plan_for_the_next_start(folder: Path, target: str, args: dict[str, Any]) -> None:
+    """A job that is due, and that the server which scheduled it could not begin."""
+
+    async def main() -> None:
+        functions, data = folder / "functions", folder / "data"
+        functions.mkdir()
+        (functions / "m.py").write_text(COUNTED)
+        backend = Backend(Config(functions_folder=functions, data_folder=data, workers=1, action_workers=1))
+        await backend.start()
+        try:
+            await backend.executor.run_system(pauses.pause)
+            arguments = wire_codec.encode({"target": target, "args": args})
+            assert (await backend.executor.run_any(Call("m:plan", arguments, public_only=False))).error is None
+            await backend.executor.drain(0)
+            await backend.executor.run_system(pauses.resume)
+        finally:
+            await backend.stop()
+
+    asyncio.run(main())
+
+
+def stored(folder: Path) -> tuple[list[str], int]:
+    """What a dead server has left: the jobs' states, and how often `count` took effect."""
+
+    async def main() -> tuple[list[str], int]:
+        database = Database(folder / "data" / "store", SystemClock(), Limits())
+        try:
+            assert database.check() == []
+            with database.snapshot() as snapshot:
+                transaction = Transaction(snapshot, limits=Limits(), now_ns=0, seed=b"", writable=False)
+                jobs = transaction.query("_scheduled_functions").collect()
+                return [job["state"]["kind"] for job in jobs], len(transaction.query("effects").collect())
+        finally:
+            await database.close()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "state"),
+    [
+        ("after_validation", "pending"),
+        ("after_puts", "pending"),
+        ("after_commit", "success"),
+        ("after_publication", "success"),
+    ],
+)
+def test_s9_a_mutation_is_run_exactly_once_in_effect(tmp_path: Path, failpoint: str, state: str) -> None:
+    """The server is killed after the mutation has run, before its commit or after it."""
+    plan_for_the_next_start(tmp_path, "m:count", {})
+    assert stored(tmp_path) == (["pending"], 0)
+    environment = {"EVOLUTE_FAILPOINT": failpoint}
+    with contextlib.closing(
+        ServerProcess(tmp_path / "functions", tmp_path / "data", environment=environment)
+    ) as server:
+        assert server.wait() == -signal.SIGKILL
+    assert stored(tmp_path) == ([state], int(state == "success")), "it was killed at another commit than the job's"
+    with ServerProcess(tmp_path / "functions", tmp_path / "data") as server:
+        assert wait_ended(server) == [[{"kind": "success"}], 1, ["success"]]
+
+
+def test_s9_a_mutation_that_runs_when_the_server_is_killed_is_run_again(tmp_path: Path) -> None:
+    """It is killed in the middle of the function, which the data folder has never heard of."""
+    gate = tmp_path / "gate"
+    plan_for_the_next_start(tmp_path, "m:count_behind", {"gate": str(gate)})
+    for _ in range(2):
+        with ServerProcess(tmp_path / "functions", tmp_path / "data", environment=PATIENT) as server:
+            server.wait_for("m:count_behind runs")
+            server.kill()
+        assert stored(tmp_path) == (["pending"], 0)
+    gate.touch()
+    with ServerProcess(tmp_path / "functions", tmp_path / "data", environment=PATIENT) as server:
+        assert wait_ended(server) == [[{"kind": "success"}], 1, ["success"]]
+
+
+def test_s9_an_action_that_runs_when_the_server_is_killed_is_not_run_again(tmp_path: Path) -> None:
+    plan_for_the_next_start(tmp_path, "m:act_for_ever", {"folder": str(tmp_path)})
+    with ServerProcess(tmp_path / "functions", tmp_path / "data") as server:
+        server.wait_for("m:act_for_ever runs")
+        server.kill()
+    assert stored(tmp_path) == (["inProgress"], 0)
+    with ServerProcess(tmp_path / "functions", tmp_path / "data") as server:
+        states, _, tellings = wait_ended(server)
+    assert states == [{"kind": "failed", "error": "Transient error while executing action"}]
+    assert tellings == ["failed"]
+    assert (tmp_path / "lines").read_text() == "effect\n"
 
 
 @pytest.mark.parametrize("failpoint", ["after_in_progress", "after_action_effect"])
