@@ -484,6 +484,53 @@ def test_an_action_that_was_running_at_a_crash_is_not_run_again_and_the_cron_goe
         assert statuses(backend) == ["success", "failed", "success"]
 
 
+def stored_runs(transaction: Transaction) -> list[str]:
+    """For when no query is taken any more."""
+    return [run["status"]["kind"] for run in transaction.query("_cron_runs").collect()]
+
+
+def test_an_action_that_is_in_progress_when_the_server_begins_to_drain_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be put off any more, and the drain waits for it."""
+    gate.opened.set()
+    with backend_with(("slow", interval(seconds=10), slow, {})) as backend:
+        backend.run_due()
+        begin, begun, drains = cron_table.begin, asyncio.Event(), list[asyncio.Task[None]]()
+
+        def begin_and_drain(*arguments: Any) -> bool:
+            drains.append(asyncio.get_running_loop().create_task(backend.executor.drain(5000)))
+            begun.set()
+            return begin(*arguments)
+
+        async def let_it_be_due() -> list[str]:
+            backend.clock.set_ns(backend.clock.now_ns() + 10 * NS_PER_S)
+            await asyncio.wait_for(begun.wait(), 10)
+            await drains[0]
+            return (await backend.executor.run_system(stored_runs)).value
+
+        monkeypatch.setattr(cron_table, "begin", begin_and_drain)
+        assert backend._wait(let_it_be_due()) == ["success", "success"]
+        assert gate.starts == 2
+
+
+@pytest.mark.parametrize("function", [tick, slow])
+def test_what_is_due_while_the_server_drains_is_left_to_the_next_one(
+    caplog: pytest.LogCaptureFixture, function: Any
+) -> None:
+    gate.opened.set()
+    with backend_with(("x", interval(seconds=10), function, {})) as backend:
+        backend.run_due()
+
+        async def drain_and_let_it_be_due() -> list[str]:
+            await backend.executor.drain(1000)
+            backend.clock.set_ns(backend.clock.now_ns() + 10 * NS_PER_S)
+            await backend.crons.wait_idle()
+            assert backend.crons.statistics().resting == 1
+            return (await backend.executor.run_system(stored_runs)).value
+
+        assert backend._wait(drain_and_let_it_be_due()) == ["success"]
+        assert "tried again" not in caplog.text
+
+
 def test_after_downtime_there_is_one_run_and_the_rest_is_skipped() -> None:
     with backend_with(("t", interval(seconds=10), tick, {})) as backend:
         backend.run_due()

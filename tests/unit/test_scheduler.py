@@ -15,6 +15,7 @@ from evolute import (
     ActionCtx,
     Document,
     Id,
+    JobOutcome,
     MutationCtx,
     QueryCtx,
     define_schema,
@@ -102,6 +103,16 @@ def later(ctx: MutationCtx, function: str, label: str, delay_ms: float = 0) -> s
 
 
 @mutation
+def told(ctx: MutationCtx, job: JobOutcome) -> None:
+    ctx.db.insert(Mark, {"label": f"told of {job.kind}"})
+
+
+@mutation
+def later_and_told(ctx: MutationCtx, label: str, delay_ms: float) -> str:
+    return ctx.scheduler.options(on_complete=told).run_after(delay_ms, work, label=label)
+
+
+@mutation
 def start_chain(ctx: MutationCtx, length: int) -> None:
     ctx.scheduler.run_after(1000, chain, left=length)
 
@@ -135,6 +146,8 @@ FUNCTIONS = (
     work,
     work_and_stumble,
     later,
+    told,
+    later_and_told,
     start_chain,
     schedule_and_fail,
     cancel,
@@ -392,8 +405,8 @@ def test_an_action_that_is_due_while_the_server_drains_stays_pending(backend: Lo
 def test_an_action_that_is_in_progress_when_the_server_begins_to_drain_is_run(
     backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot be put off any more; and the drain waits for it, although nothing runs for a moment."""
-    job = backend.mutation(later, function="work", label="a", delay_ms=1000)
+    """It cannot be put off any more; and the drain waits for it and its completion, although for moments nothing runs."""
+    job = backend.mutation(later_and_told, label="a", delay_ms=1000)
     mark_in_progress, marked, drains = jobs.mark_in_progress, asyncio.Event(), list[asyncio.Task[None]]()
 
     def mark_and_drain(transaction: Transaction, job_id: str) -> bool:
@@ -407,11 +420,14 @@ def test_an_action_that_is_in_progress_when_the_server_begins_to_drain_is_run(
         backend.clock.set_ns(backend.clock.now_ns() + NS_PER_S)
         await asyncio.wait_for(marked.wait(), 10)
         await drains[0]
-        read = await backend.executor.run_system(lambda transaction: transaction.get(job))
-        assert read.value is not None
-        return read.value["state"]
+        return (await backend.executor.run_system(read)).value
 
-    assert within(backend, let_it_be_due()) == {"kind": "success"}
+    def read(transaction: Transaction) -> tuple[Any, list[str]]:
+        row = transaction.get(job)
+        assert row is not None
+        return row["state"], [row["label"] for row in transaction.query("marks").collect()]
+
+    assert within(backend, let_it_be_due()) == ({"kind": "success"}, ["a", "told of success"])
     assert started == ["a"]
 
 

@@ -1,7 +1,7 @@
 """The acceptance checks of the specification for the scheduler, under their names (semantics M).
 
-S5, S12, S13 and S17 to S19 are in test_scheduler_runs, S16 and S20 in test_scheduler_pools, S10 in
-end_to_end/test_scheduler_processes.
+S5, S12, S13 and S17 to S19 are in test_scheduler_runs, S16 and S20 in test_scheduler_pools, S9 and S10 in
+end_to_end/test_scheduler_processes. R1 to R3 are in test_crons, R4 in test_cron_expression.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from evolute import ActionCtx, Id, InvalidSchedule, LimitReached, MutationCtx, QueryCtx, action, mutation, query
+from evolute.database.transaction import Transaction
+from evolute.system import jobs as job_table
 from evolute.testing import FunctionFailed, LocalBackend
 
 YEARS_5 = timedelta(days=5 * 366)
@@ -149,6 +151,30 @@ def test_s8_arguments_that_do_not_fit_are_refused_where_they_are_given() -> None
         with pytest.raises(FunctionFailed, match="ArgumentValidationError"):
             one.mutation(try_it)
         assert one.query(jobs) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "text"),
+    [
+        ("look", {}, "look is defined as a query. Only mutations and actions can be scheduled."),
+        ("gone", {}, "It was removed after the job was scheduled."),
+        ("work", {"n": "one"}, "ArgumentValidationError"),
+    ],
+)
+def test_s7_s8_a_job_that_does_not_fit_the_code_any_more_fails(target: str, arguments: Any, text: str) -> None:
+    """It was scheduled by other code, with which it was right."""
+
+    def schedule(transaction: Transaction) -> str:
+        path = f"test_scheduler_checks:{target}"
+        return job_table.schedule(transaction, path=path, arguments=arguments, due_ns=None, scheduled_ms=0)
+
+    with backend() as one:
+        one._wait(one.executor.run_system(schedule))
+        one.run_due()
+        (row,) = one.query(jobs)
+        assert row["state"]["kind"] == "failed"
+        assert text in row["state"]["error"]
+        assert one.query(done) == []
 
 
 def test_s11_a_canceled_job_never_runs() -> None:
