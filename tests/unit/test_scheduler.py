@@ -405,7 +405,7 @@ def test_an_action_that_is_due_while_the_server_drains_stays_pending(backend: Lo
 def test_an_action_that_is_in_progress_when_the_server_begins_to_drain_is_run(
     backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot be put off any more; and the drain waits for it and its completion, although for moments nothing runs."""
+    """It cannot be put off any more; and the drain waits for it and for its completion, with moments of rest."""
     job = backend.mutation(later_and_told, label="a", delay_ms=1000)
     mark_in_progress, marked, drains = jobs.mark_in_progress, asyncio.Event(), list[asyncio.Task[None]]()
 
