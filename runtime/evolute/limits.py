@@ -94,6 +94,7 @@ class Limits:
     session_mutations_max: int = 1000
     session_actions_max: int = 1000
     session_outgoing_bytes_max: int = 64 * MIB
+    session_records_max: int = 1000
     session_record_retention_ms: int = 14 * 24 * 3600 * 1000
     message_bytes_max: int = 64 * MIB
     frame_fragment_bytes: int = 4 * MIB
@@ -136,6 +137,11 @@ class Limits:
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
             "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+        )
+
+        self._require(
+            self.session_mutations_max <= self.session_records_max,
+            "session_mutations_max must be at most session_records_max: any mutation in flight may be sent again",
         )
 
     @staticmethod

@@ -139,16 +139,18 @@ def test_run_needs_the_right_key(server: ServerProcess, tmp_path: Path) -> None:
 
 
 def test_a_start_that_cannot_be_is_one_line(tmp_path: Path) -> None:
-    for name in ("functions", "my-functions", "class", "newer", "keyless"):
+    for name in ("functions", "my-functions", "class", "newer", "older", "keyless"):
         (tmp_path / name).mkdir()
     (tmp_path / "newer" / "format").write_text("99\n")
+    (tmp_path / "older" / "format").write_text("1\n")
     (tmp_path / "keyless" / "admin_key").write_text("")
     (tmp_path / "file").write_text("")
     cases = [
         (["--functions", "missing"], r"there is no functions folder at .*/missing; name one with --functions"),
         (["--functions", "my-functions"], r"'my-functions' is not a Python name"),
         (["--functions", "class"], r"'class' is not a Python name"),
-        (["--data", "newer"], r"has format version '99'; this program reads version 1"),
+        (["--data", "newer"], r"has format version '99'; this program reads version 2"),
+        (["--data", "older"], r"has format version '1'; this program reads version 2\. Run the program that wrote it"),
         (["--data", "file"], r"The data folder .*/file cannot be used: it, or a part of its path, is a file"),
         (["--data", "keyless"], r"admin_key holds no admin key"),
         (["--host", "203.0.113.1"], r"cannot listen on 203\.0\.113\.1:0: "),

@@ -40,7 +40,7 @@ def open_database(path: Path, clock: ManualClock, limits: Limits = LIMITS) -> Da
 
 
 async def commit(database: Database, key: bytes, value: bytes) -> int:
-    write_set = WriteSet({key: value}, frozenset({key}), frozenset())
+    write_set = WriteSet({key: value}, frozenset({key}))
     with database.snapshot() as snapshot:
         return await database.committer.commit(snapshot.begin_ts, ReadSet(), write_set)
 
@@ -102,7 +102,7 @@ def test_a_closed_database_refuses_what_comes(tmp_path: Path) -> None:
         with pytest.raises(DiskFault):
             database.snapshot()
         with pytest.raises(ShuttingDown):
-            await database.committer.commit(0, ReadSet(), WriteSet({}, frozenset(), frozenset()))
+            await database.committer.commit(0, ReadSet(), WriteSet())
 
     asyncio.run(run())
 

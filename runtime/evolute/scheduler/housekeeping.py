@@ -1,6 +1,7 @@
 """Removes what has been kept long enough: finished jobs, and the records that make a session's mutations run once.
 
-A batch a transaction, each at most `system_rows_per_run_max` rows; between full batches other work has its turn.
+A batch a transaction, each about `system_rows_per_run_max` rows at most; between batches other work has its turn. They
+follow one another fast enough to remove what busy sessions leave behind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from evolute.system import jobs, sessions
 logger = logging.getLogger("evolute.housekeeping")
 
 INTERVAL_MS = 600_000
-PAUSE_MS = 1_000
+PAUSE_MS = 100
 
 
 class Housekeeping:
@@ -26,34 +27,47 @@ class Housekeeping:
         self._executor = executor
         self._clock = clock
         self._limits = limits
+        self._walk = sessions.BEGINNING
 
     async def run(self) -> None:
         """Runs until cancelled. What fails is tried again at the next round."""
         while True:
-            full = False
+            more = False
             try:
-                full = await self.sweep()
+                more = await self.sweep()
             except (DiskFault, Retry) as error:
                 logger.warning("old rows could not be removed: %s", error)
             except Exception:
                 logger.exception("old rows could not be removed")
-            pause_ms = PAUSE_MS if full else INTERVAL_MS
+            pause_ms = PAUSE_MS if more else INTERVAL_MS
             until_ns = self._clock.now_ns() + pause_ms * NS_PER_MS
             while self._clock.now_ns() < until_ns:
                 await self._clock.wait_until(until_ns)
 
     async def sweep(self) -> bool:
-        """Removes one batch of each kind. True if a batch was full, so that more may be waiting."""
-        limits, now_ms = self._limits, self._clock.now_ns() / NS_PER_MS
-        rows_max = limits.system_rows_per_run_max
+        """Removes one batch of each kind. True if more may be waiting."""
+        rows_max, retention_ms = self._limits.system_rows_per_run_max, self._limits.job_retention_ms
+        before_ms = self._clock.now_ns() / NS_PER_MS - retention_ms
         purged_jobs = await self._executor.run_system(
-            lambda transaction: jobs.purge_completed(
-                transaction, before_ms=now_ms - limits.job_retention_ms, limit=rows_max
+            lambda transaction: jobs.purge_completed(transaction, before_ms=before_ms, limit=rows_max)
+        )
+        await self._drop_session_records()
+        return purged_jobs.value >= rows_max or self._walk != sessions.BEGINNING
+
+    async def _drop_session_records(self) -> None:
+        """The next piece of the walk; it is lost with this process, and then begins anew."""
+        limits, walk = self._limits, self._walk
+        before_ts = self._clock.now_ns() - limits.session_record_retention_ms * NS_PER_MS
+        found = await self._executor.run_system(
+            lambda transaction: sessions.look(
+                transaction,
+                walk,
+                before_ts=before_ts,
+                records_max=limits.session_records_max,
+                limit=limits.system_rows_per_run_max,
             )
         )
-        purged_sessions = await self._executor.run_system(
-            lambda transaction: sessions.purge(
-                transaction, before_ms=now_ms - limits.session_record_retention_ms, limit=rows_max
-            )
-        )
-        return max(purged_jobs.value, purged_sessions.value) >= rows_max
+        may_go, walk_on = found.value
+        if may_go:
+            await self._executor.run_system(lambda transaction: sessions.drop(transaction, may_go))
+        self._walk = walk_on

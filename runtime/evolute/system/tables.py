@@ -2,9 +2,10 @@
 
 _scheduled_functions     jobs                   jobs.py; functions read its public fields with `ctx.db.system`
 _scheduled_arguments     long arguments of jobs
-_session_requests        what makes a session's mutations run once      sessions.py
 _deployments             the active deployment                          deployments.py
 _deployment_sources      its files
+
+515 was that of `_session_requests` in format 1, and is not given out again.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from evolute.values.schema import IndexDefinition
 
 SCHEDULED: Final = "_scheduled_functions"
 SCHEDULED_ARGUMENTS: Final = "_scheduled_arguments"
-SESSIONS: Final = "_session_requests"
 DEPLOYMENTS: Final = "_deployments"
 SOURCES: Final = "_deployment_sources"
 
 SCHEDULED_NUMBER: Final = 513
 SCHEDULED_ARGUMENTS_NUMBER: Final = 514
-SESSIONS_NUMBER: Final = 515
 DEPLOYMENTS_NUMBER: Final = 516
 SOURCES_NUMBER: Final = 517
 
@@ -45,7 +44,6 @@ TABLES: Final = (
         (IndexDefinition(BY_DUE, ("_due",)), IndexDefinition(BY_COMPLETED, ("completedTime",))),
     ),
     SystemTable(SCHEDULED_ARGUMENTS, SCHEDULED_ARGUMENTS_NUMBER),
-    SystemTable(SESSIONS, SESSIONS_NUMBER),
     SystemTable(DEPLOYMENTS, DEPLOYMENTS_NUMBER),
     SystemTable(SOURCES, SOURCES_NUMBER),
 )
