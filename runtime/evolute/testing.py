@@ -23,6 +23,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -96,6 +97,9 @@ class LocalRunners:
             return await callbacks(call, operation, payload)
 
         return await self._action_runner.run_action(request, answer)
+
+    def action_room(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # the event loop takes any number
 
     def _runner(self) -> Runner:
         """Each thread has its own, as each worker process has: a runner does one thing at a time."""

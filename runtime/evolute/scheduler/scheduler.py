@@ -7,6 +7,7 @@
 A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
 state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
 own, and never run again: one found in progress that this process is not running was interrupted by a crash, and fails.
+So it is marked only when an action worker is ready and has room for it: what still waits loses nothing in a crash.
 """
 
 from __future__ import annotations
@@ -203,21 +204,22 @@ class Scheduler:
             await self._fail(job, outcome.error.message)
 
     async def _run_action(self, job: Job) -> None:
-        if self._executor.closing:
-            raise ShuttingDown  # it stays pending, for the next start
-        marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
-        if not marked.value:
-            raise JobChanged
-        failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
-        outcome = await self._act(call)
+        async with self._executor.action_room():
+            if self._executor.closing:
+                raise ShuttingDown  # it stays pending, for the next start
+            marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
+            if not marked.value:
+                raise JobChanged
+            failpoints.hit(failpoints.AFTER_IN_PROGRESS)
+            call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
+            outcome = await self._act(call)
         failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
         await self._finish_action(job, outcome)
 
     async def _act(self, call: Call) -> Outcome:
         """Once in progress, an action is never tried again: whatever keeps it from running is its error."""
         try:
-            return await self._executor.act(call)
+            return await self._executor.act(call, nested=True)  # in the room that `_run_action` holds
         except Retry as error:
             return self._executor.failed(error)
 
