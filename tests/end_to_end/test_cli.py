@@ -167,7 +167,8 @@ def test_a_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "functions").mkdir()
     cases = {
         "QUERY_USER_MS_MAX=soon": "EVOLUTE_QUERY_USER_MS_MAX must be a whole number, got 'soon'",
-        "READERS_MAX=-1": "readers_max must be a non-negative whole number, got -1",
+        "READERS_MAX=-1": "readers_max must be a whole number from 2 on, got -1",
+        "JOBS_RUNNING_MAX=0": "jobs_running_max must be a whole number from 1 on, got 0",
         "HEARTBEAT_MS=40000": "heartbeat_ms must be less than 30000",
         "DOCUMENT_DEPTH_MAX=100": "document_depth_max must be at most value_depth_max",
         "FAILPOINT=nowhere": "unknown failpoint 'nowhere'",
