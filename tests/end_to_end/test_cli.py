@@ -185,6 +185,16 @@ def test_a_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
         assert_refused(refused, re.escape(complaint))
 
 
+def test_the_numbers_of_workers_of_both_kinds_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "functions").mkdir()
+    given = ["--functions", str(tmp_path / "functions"), "--data", str(tmp_path / "data"), "--port", "0"]
+    for command in ("dev", "serve"):
+        refused = evolute(
+            command, *given, "--workers", "3", "--action-workers", "2", environment={"EVOLUTE_READERS_MAX": "12"}
+        )
+        assert_refused(refused, "readers_max must be at least 13 with 3 workers and 2 action workers")
+
+
 def test_a_port_that_is_in_use_is_named(server: ServerProcess, tmp_path: Path) -> None:
     given = ["--functions", str(server.functions), "--data", str(tmp_path / "data"), "--port", str(server.port)]
     assert_refused(evolute("dev", *given), f"port {server.port} is in use on 127.0.0.1; choose another with --port")
