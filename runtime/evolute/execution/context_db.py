@@ -42,8 +42,8 @@ class ContextReader:
         return ContextSystemReader(self._transaction, self._scope)
 
     def query(self, table: str | type, /) -> ContextQuery:
-        with self._scope:
-            return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
+        self._scope.check()
+        return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
 
     def get(self, id: str, /) -> Row | None:
         with self._scope:
@@ -134,9 +134,9 @@ class ContextSystemReader:
             return None if row is None else jobs.public_row(self._transaction, row)
 
     def query(self, table: str, /) -> ContextQuery:
-        with self._scope:
-            shown = partial(jobs.public_row, self._transaction)
-            return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, shown)
+        self._scope.check()
+        shown = partial(jobs.public_row, self._transaction)
+        return ContextQuery(self._transaction.query(_public_system_table(table)), self._scope, shown)
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:
