@@ -71,7 +71,7 @@ class Backend:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._spawn(self.scheduler.run())
+        self._spawn(self._schedule())
         self._spawn(Housekeeping(self.executor, self.clock, self.config.limits).run())
         return fault
 
@@ -148,6 +148,11 @@ class Backend:
         except DefinitionError as error:
             logger.warning("what was served last cannot be loaded any more: %s", error)
         await self.deployer.deploy_nothing()
+
+    async def _schedule(self) -> None:
+        """Jobs wait while nothing is served, or all that are due would fail for want of their functions."""
+        await self.deployer.wait_serving()
+        await self.scheduler.run()
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         """Runs it until the backend stops."""

@@ -45,7 +45,7 @@ def test_an_unknown_key_is_named() -> None:
 def test_documents_sort_by_table_and_id(a: tuple[int, bytes, bytes], b: tuple[int, bytes, bytes]) -> None:
     first, second = keyspace.document_key(a[0], a[2]), keyspace.document_key(b[0], b[2])
     assert (first < second) == ((a[0], a[2]) < (b[0], b[2]))
-    start, end = keyspace.document_range(a[0])
+    start, end = keyspace.prefix_range(keyspace.document_prefix(a[0]))
     assert start <= first < end
     assert (start <= second < end) == (a[0] == b[0])
 

@@ -422,9 +422,9 @@ def test_bytes_read_are_limited_in_scans(store: OpenStore) -> None:
 
 def test_read_intervals_are_limited(store: OpenStore) -> None:
     insert(store, a=1)
-    transaction = written({"read_set_intervals_max": 4}, store)
+    transaction = written({"read_set_intervals_max": 64}, store)
     transaction.query("items").first()
-    for internal_id in range(2):
+    for internal_id in range(62):
         transaction.get(encode_id(10_001, internal_id.to_bytes(16, "big")))
     with pytest.raises(LimitReached, match="read_set_intervals_max"):
         transaction.get(encode_id(10_001, bytes([9] * 16)))

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from evolute import failpoints
 from evolute.clock import NS_PER_MS, Clock
@@ -42,6 +44,8 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._backing_off: dict[str, int] = {}  # running jobs that wait to be tried again, and until when
+        self._backs_off = asyncio.Event()
         self._backlog = False
         self._woken = asyncio.Event()
         self._asleep = asyncio.Event()
@@ -53,19 +57,32 @@ class Scheduler:
 
     @property
     def sleeps_until_ns(self) -> int:
-        """When the loop looks again if nothing happens before."""
-        return self._sleeps_until_ns
+        """When the loop looks again, or a job is tried again, if nothing happens before."""
+        return min(self._sleeps_until_ns, *self._backing_off.values(), NEVER_NS)
 
     async def wait_idle(self) -> None:
-        """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still."""
+        """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still.
+
+        A job that waits to be tried again does not run: `sleeps_until_ns` says when it does.
+        """
         while True:
             await self._asleep.wait()
-            if self._running:
-                await asyncio.wait(self._running.values())
+            now_ns = self._clock.now_ns()
+            if active := [task for job, task in self._running.items() if self._backing_off.get(job, 0) <= now_ns]:
+                await self._wait_one_pauses(active)
             elif self._woken.is_set() or self._sleeps_until_ns <= self._clock.now_ns():
                 await asyncio.sleep(0)  # It is being woken.
             else:
                 return
+
+    async def _wait_one_pauses(self, active: list[asyncio.Task[None]]) -> None:
+        """Until one of the jobs has ended, or some job backs off."""
+        self._backs_off.clear()
+        backs_off = asyncio.ensure_future(self._backs_off.wait())
+        try:
+            await asyncio.wait([*active, backs_off], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            backs_off.cancel()
 
     async def run(self) -> None:
         """Runs until cancelled. A look that fails is made again a second later: one bad row must not stop all jobs."""
@@ -78,7 +95,9 @@ class Scheduler:
                 logger.exception("the scheduler could not read its jobs")
             else:
                 continue
-            await self._clock.wait_until(self._clock.now_ns() + 1000 * NS_PER_MS)
+            again_ns = self._clock.now_ns() + 1000 * NS_PER_MS
+            with self._sleeping(again_ns):
+                await self._clock.wait_until(again_ns)
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
@@ -111,8 +130,12 @@ class Scheduler:
         running_max = self._limits.jobs_running_max
         if len(self._running) <= running_max // 2:
             return True
+        if len(self._running) >= running_max:
+            with self._sleeping(NEVER_NS):
+                await self._woken.wait()
+            return False
         try:
-            async with asyncio.timeout(None if len(self._running) >= running_max else GATHER_S):
+            async with asyncio.timeout(GATHER_S):
                 await self._woken.wait()
         except TimeoutError:
             return True
@@ -127,16 +150,24 @@ class Scheduler:
             waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
             if next_due_ns is not None:
                 waits.append(asyncio.ensure_future(self._clock.wait_until(next_due_ns)))
-            self._sleeps_until_ns = NEVER_NS if next_due_ns is None else next_due_ns
-            self._asleep.set()
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                with self._sleeping(NEVER_NS if next_due_ns is None else next_due_ns):
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._asleep.clear()
                 for wait in waits:
                     wait.cancel()
         finally:
             subscription.close()
+
+    @contextmanager
+    def _sleeping(self, until_ns: int) -> Iterator[None]:
+        """While the loop waits for the time, or for what others do."""
+        self._sleeps_until_ns = until_ns
+        self._asleep.set()
+        try:
+            yield
+        finally:
+            self._asleep.clear()
 
     # --- One job ---------------------------------------------------------------------------------------------------
 
@@ -162,7 +193,7 @@ class Scheduler:
             except JobChanged:
                 return None
             except ShuttingDown:
-                await self._wait_ms(self._limits.shutdown_ms_max)  # The next server runs it.
+                await self._wait_ms(job, self._limits.shutdown_ms_max)  # The next server runs it.
                 continue
             except (DiskFault, Retry) as error:
                 reason = str(error)
@@ -172,15 +203,20 @@ class Scheduler:
             attempt += 1
             backoff_ms = self._backoff_ms(attempt)
             logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, backoff_ms, reason)
-            await self._wait_ms(backoff_ms)
+            await self._wait_ms(job, backoff_ms)
 
     def _backoff_ms(self, attempt: int) -> int:
         return min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
 
-    async def _wait_ms(self, duration_ms: int) -> None:
+    async def _wait_ms(self, job: Job, duration_ms: int) -> None:
         until_ns = self._clock.now_ns() + duration_ms * NS_PER_MS
-        while self._clock.now_ns() < until_ns:
-            await self._clock.wait_until(until_ns)
+        self._backing_off[job.id] = until_ns
+        self._backs_off.set()
+        try:
+            while self._clock.now_ns() < until_ns:
+                await self._clock.wait_until(until_ns)
+        finally:
+            del self._backing_off[job.id]
 
     async def _run_once(self, job: Job) -> None:
         function = self._executor.report.functions.get(job.path)
@@ -238,7 +274,7 @@ class Scheduler:
             except (DiskFault, Retry) as error:
                 attempt += 1
                 logger.warning("the end of job %s could not be written: %s", job.id, error)
-                await self._wait_ms(self._backoff_ms(attempt))
+                await self._wait_ms(job, self._backoff_ms(attempt))
 
     async def _fail(self, job: Job, text: str) -> None:
         await self._executor.run_system(

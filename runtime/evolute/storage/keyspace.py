@@ -109,11 +109,6 @@ def document_prefix(table_number: int) -> bytes:
     return _DOCUMENT + table_number.to_bytes(4, "big")
 
 
-def document_range(table_number: int) -> tuple[bytes, bytes]:
-    """Every document of a table, absent ones included: (start, end), half open."""
-    return prefix_range(_DOCUMENT + table_number.to_bytes(4, "big"))
-
-
 def index_prefix(index_id: int, encoded: bytes = b"") -> bytes:
     """What every entry whose first fields are `encoded` begins with."""
     return _INDEX + index_id.to_bytes(4, "big") + encoded
