@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ CLIENT = ROOT / "client" / "evolute_client"
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
-BASE = ("errors", "limits", "clock", "config", "failpoints")
+BASE = ("errors", "limits", "clock", "config", "failpoints", "garbage_collector")
 # A layer may import itself and the layers named here.
 LAYERS: dict[str, tuple[str, ...]] = {
     "base": (),
@@ -285,6 +286,11 @@ def test_only_the_cli_imports_the_client() -> None:
     for path in RUNTIME.rglob("*.py"):
         if not path.is_relative_to(RUNTIME / "cli"):
             assert not any(name.startswith("evolute_client") for name in imports(path)), named(path)
+
+
+def test_the_version_is_said_once() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert not [named(path) for path in sources() if version in path.read_text()]
 
 
 def test_the_top_level_is_fixed() -> None:

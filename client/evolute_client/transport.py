@@ -6,6 +6,7 @@ Its errors leave here as ConnectionLost, whose text is the reason that the serve
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from evolute.limits import Limits
 from evolute_client.errors import ConnectionLost
 
-CLIENT_NAME = "evolute-0.1.0"
+CLIENT_NAME = f"evolute-{version('evolute')}"
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}

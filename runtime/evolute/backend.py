@@ -73,8 +73,7 @@ class Backend:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._spawn(self.scheduler.run())
-        self._spawn(self.crons.run())
+        self._spawn(self._schedule())
         self._spawn(Housekeeping(self.executor, self.clock, self.config.limits).run())
         return fault
 
@@ -153,6 +152,13 @@ class Backend:
         except DefinitionError as error:
             logger.warning("what was served last cannot be loaded any more: %s", error)
         await self.deployer.deploy_nothing()
+
+    async def _schedule(self) -> None:
+        """Jobs and crons wait while nothing is served, or all that are due would fail for want of their functions."""
+        await self.deployer.wait_serving()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.scheduler.run())
+            group.create_task(self.crons.run())
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         """Runs it until the backend stops."""

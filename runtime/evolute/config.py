@@ -10,11 +10,15 @@ from evolute.limits import Limits, limits_from
 
 DEFAULT_PORT = 3210
 FAILPOINT_VARIABLE = "EVOLUTE_FAILPOINT"
+SERVER_READERS = 8  # the server's own snapshots at one time, and then some
 
 
 @dataclass(frozen=True)
 class Config:
-    """A server's settings. `development` watches the folder and shows full errors to clients."""
+    """A server's settings. `development` watches the folder and shows full errors to clients.
+
+    Raises ValueError for settings that do not fit each other.
+    """
 
     functions_folder: Path
     data_folder: Path
@@ -26,6 +30,14 @@ class Config:
     redact_errors: bool = False
     limits: Limits = field(default_factory=Limits)
     failpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = self.workers + self.action_workers + SERVER_READERS
+        if self.limits.readers_max < needed:
+            raise ValueError(
+                f"readers_max must be at least {needed} with {self.workers} workers and {self.action_workers} action "
+                f"workers, because each of them reads the store; it is {self.limits.readers_max}"
+            )
 
 
 def limits_from_environment() -> Limits:

@@ -14,6 +14,51 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+# None at all is a sensible setting of these: it forbids something, keeps nothing, or does not wait.
+MAY_BE_ZERO = frozenset(
+    {
+        "documents_read_max",
+        "bytes_read_max",
+        "documents_written_max",
+        "bytes_written_max",
+        "query_operators_max",
+        "cron_splay_s_max",
+        "call_depth_max",
+        "indexes_per_table_max",
+        "index_fields_max",
+        "scheduled_per_mutation_max",
+        "scheduled_arguments_bytes_max",
+        "scheduled_inline_arguments_bytes_max",
+        "schedule_ms_max",
+        "job_retention_ms",
+        "kill_grace_ms",
+        "shutdown_ms_max",
+        "action_calls_max",
+        "attempts_before_serial",
+        "log_retention_ms",
+        "log_keys_max",
+        "log_run_keys_max",
+        "query_cache_bytes_max",
+        "query_cache_age_ms_max",
+        "opening_burst_ms",
+        "log_lines_max",
+    }
+)
+# With less, the runtime itself could not work. What is in neither table is at least 1.
+LEAST = {
+    "object_fields_max": 32,
+    "arguments_bytes_max": len("{}"),
+    "result_bytes_max": len("null"),
+    "read_set_intervals_max": 64,
+    "worker_memory_bytes_max": 64 * MIB,
+    "map_bytes_max": 256 * KIB,
+    "readers_max": 2,
+    "key_bytes_max": 1 * KIB,
+    "subscriptions_max": 2,
+    "session_record_retention_ms": 60_000,
+    "message_bytes_max": 1 * KIB,
+}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -95,7 +140,7 @@ class Limits:
     map_bytes_max: int = 1024 * GIB
     readers_max: int = 1024
     key_bytes_max: int = 1 * MIB
-    reader_check_s: int = 30
+    reader_check_ms: int = 30_000
 
     # Subscriptions, cache, sessions
     subscriptions_max: int = 1_000_000
@@ -105,6 +150,7 @@ class Limits:
     session_mutations_max: int = 1000
     session_actions_max: int = 1000
     session_outgoing_bytes_max: int = 64 * MIB
+    session_records_max: int = 1000
     session_record_retention_ms: int = 14 * 24 * 3600 * 1000
     message_bytes_max: int = 64 * MIB
     frame_fragment_bytes: int = 4 * MIB
@@ -131,10 +177,16 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a non-negative whole number, got {value!r}")
+            least = 0 if name in MAY_BE_ZERO else LEAST.get(name, 1)
+            self._require(
+                isinstance(value, int) and value >= least,
+                f"{name} must be a whole number from {least} on, got {value!r}",
+            )
         self._require(
             self.document_depth_max <= self.value_depth_max, "document_depth_max must be at most value_depth_max"
+        )
+        self._require(
+            self.query_retry_ms_min <= self.query_retry_ms_max, "query_retry_ms_min must be at most query_retry_ms_max"
         )
         self._require(
             self.frame_fragment_bytes < 16 * MIB,
@@ -147,6 +199,11 @@ class Limits:
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
             "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+        )
+
+        self._require(
+            self.session_mutations_max <= self.session_records_max,
+            "session_mutations_max must be at most session_records_max: any mutation in flight may be sent again",
         )
 
     @staticmethod

@@ -98,6 +98,40 @@ def test_when_what_was_served_last_does_not_load_either_nothing_is_served(tmp_pa
     run(scenario)
 
 
+def test_what_was_served_last_and_its_jobs_outlive_a_start_at_which_nothing_loads(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    guarded = only_while(flag) + JOBS.replace("def note(", "def note_it(").replace("0, note)", "0, note_it)")
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": guarded}, workers=1, actions=0) as served:
+            functions = set(served.backend.report.functions)
+            job = await served.mutate("m:nap_later", seconds=0)
+        write_folder(served.functions, {"m.py": "def nothing(:"})
+        flag.unlink()
+        backend = Backend(served.backend.config)
+        assert await backend.start() is not None
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+                row = (await backend.executor.run_system(lambda transaction: transaction.get(job))).value
+                assert row is not None
+                assert row["state"] == {"kind": jobs.PENDING}
+        finally:
+            await backend.stop()
+        flag.touch()
+        backend = Backend(replace(served.backend.config, action_workers=1))
+        assert await backend.start() is not None
+        try:
+            assert set(backend.report.functions) == functions
+            served.backend = backend
+            await until(served, job, jobs.SUCCESS)
+        finally:
+            await backend.stop()
+
+    run(scenario)
+
+
 def test_an_action_is_in_progress_only_once_a_worker_can_take_it(tmp_path: Path) -> None:
     """What still waits for a worker loses nothing in a crash; and it keeps no mutation waiting."""
     limits = replace(QUICK, actions_per_worker_max=1)

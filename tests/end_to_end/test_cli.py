@@ -139,16 +139,18 @@ def test_run_needs_the_right_key(server: ServerProcess, tmp_path: Path) -> None:
 
 
 def test_a_start_that_cannot_be_is_one_line(tmp_path: Path) -> None:
-    for name in ("functions", "my-functions", "class", "newer", "keyless"):
+    for name in ("functions", "my-functions", "class", "newer", "older", "keyless"):
         (tmp_path / name).mkdir()
     (tmp_path / "newer" / "format").write_text("99\n")
+    (tmp_path / "older" / "format").write_text("1\n")
     (tmp_path / "keyless" / "admin_key").write_text("")
     (tmp_path / "file").write_text("")
     cases = [
         (["--functions", "missing"], r"there is no functions folder at .*/missing; name one with --functions"),
         (["--functions", "my-functions"], r"'my-functions' is not a Python name"),
         (["--functions", "class"], r"'class' is not a Python name"),
-        (["--data", "newer"], r"has format version '99'; this program reads version 1"),
+        (["--data", "newer"], r"has format version '99'; this program reads version 2"),
+        (["--data", "older"], r"has format version '1'; this program reads version 2\. Run the program that wrote it"),
         (["--data", "file"], r"The data folder .*/file cannot be used: it, or a part of its path, is a file"),
         (["--data", "keyless"], r"admin_key holds no admin key"),
         (["--host", "203.0.113.1"], r"cannot listen on 203\.0\.113\.1:0: "),
@@ -167,7 +169,8 @@ def test_a_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "functions").mkdir()
     cases = {
         "QUERY_USER_MS_MAX=soon": "EVOLUTE_QUERY_USER_MS_MAX must be a whole number, got 'soon'",
-        "READERS_MAX=-1": "readers_max must be a non-negative whole number, got -1",
+        "READERS_MAX=-1": "readers_max must be a whole number from 2 on, got -1",
+        "JOBS_RUNNING_MAX=0": "jobs_running_max must be a whole number from 1 on, got 0",
         "HEARTBEAT_MS=40000": "heartbeat_ms must be less than 30000",
         "DOCUMENT_DEPTH_MAX=100": "document_depth_max must be at most value_depth_max",
         "FAILPOINT=nowhere": "unknown failpoint 'nowhere'",
@@ -182,6 +185,16 @@ def test_a_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
         done = list(pool.map(start, range(len(cases)), cases))
     for refused, complaint in zip(done, cases.values(), strict=True):
         assert_refused(refused, re.escape(complaint))
+
+
+def test_the_numbers_of_workers_of_both_kinds_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "functions").mkdir()
+    given = ["--functions", str(tmp_path / "functions"), "--data", str(tmp_path / "data"), "--port", "0"]
+    for command in ("dev", "serve"):
+        refused = evolute(
+            command, *given, "--workers", "3", "--action-workers", "2", environment={"EVOLUTE_READERS_MAX": "12"}
+        )
+        assert_refused(refused, "readers_max must be at least 13 with 3 workers and 2 action workers")
 
 
 def test_a_port_that_is_in_use_is_named(server: ServerProcess, tmp_path: Path) -> None:

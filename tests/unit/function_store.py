@@ -65,10 +65,10 @@ class FunctionStore:
     def commit(self, write_set: WriteSet) -> int:
         self.ts += 1
         puts = dict(write_set.puts)
-        for key in write_set.stamped:
+        for key, count in write_set.stamped.items():
             value = puts[key]
             assert value is not None
-            puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(self.ts))
+            puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(self.ts), count)
         self.engine.write({**puts, LAST_TS: encode_number(self.ts)})
         return self.ts
 

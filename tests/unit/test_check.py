@@ -14,6 +14,7 @@ from evolute.database.catalog import (
     table_definition,
 )
 from evolute.database.check import check
+from evolute.database.session_record import unstamped_record
 from evolute.storage.keyspace import (
     LAST_TS,
     NEXT_INDEX_ID,
@@ -21,17 +22,21 @@ from evolute.storage.keyspace import (
     document_key,
     encode_number,
     index_prefix,
+    session_record_key,
     table_key,
     table_number_key,
 )
 from evolute.values.document_id import encode_id
 from evolute.values.key_codec import encode_key
 from evolute.values.value import Value
-from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode
+from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode, int64_json
 from tests.contracts.model_engine import ModelEngine
 
 USERS = table_definition(10_001, "users", [IndexEntry(1, BY_CREATION_TIME, ()), IndexEntry(2, "by_name", ("name",))])
 EMPTY = table_definition(600, "_empty", [IndexEntry(3, BY_CREATION_TIME, ())])
+RECORD = session_record_key("session", 3)
+UNSTAMPED = unstamped_record(COMMIT_TS_PLACEHOLDER, ["[LOG] 'x'"])
+THE_RECORD = f"the record of request 3 of session {RECORD[1:17].hex()}"
 ADA, BOB, NOBODY = b"a" * 16, b"b" * 16, b"\xff" * 16
 
 
@@ -44,6 +49,7 @@ def sound_rows() -> dict[bytes, bytes | None]:
         LAST_TS: encode_number(17),
         NEXT_TABLE_NUMBER: encode_number(10_002),
         NEXT_INDEX_ID: encode_number(4),
+        RECORD: UNSTAMPED.replace(COMMIT_TS_PLACEHOLDER, int64_json(17), 1),
     }
     for table in (USERS, EMPTY):
         rows[table_key(table.name)] = table.to_bytes()
@@ -146,6 +152,16 @@ BY_NAME = index_prefix(2, encode_key(["Ada", 1.5])) + ADA
             {index_prefix(9, b"") + ADA: ADA},
             [f"the entry of {ADA.hex()} in index 9: there is no such index."],
         ),
+        (
+            {RECORD: UNSTAMPED},
+            [f"{THE_RECORD} cannot be read: not the stamped record of a session's mutation: {UNSTAMPED!r}."],
+        ),
+        ({RECORD: b"{"}, [f"{THE_RECORD} cannot be read: not the stamped record of a session's mutation: b'{{'."]),
+        (
+            {RECORD: UNSTAMPED.replace(COMMIT_TS_PLACEHOLDER, int64_json(-1), 1)},
+            [f"{THE_RECORD} says that it was committed at -1, which is no timestamp."],
+        ),
+        ({RECORD + b"a": b""}, [f"the unknown key {RECORD.hex()}61 belongs to no family of keys."]),
     ],
 )
 def test_each_fault_is_found_and_said(changes: dict[bytes, bytes | None], expected: list[str]) -> None:

@@ -202,12 +202,24 @@ def test_stamped_values_get_the_timestamp_of_their_own_commit(tmp_path: Path) ->
 
             async def stamp(*keys: bytes) -> int:
                 puts = dict.fromkeys(keys, b'{"at":' + COMMIT_TS_PLACEHOLDER + b"}")
-                return await db.committer.commit(0, ReadSet(), WriteSet(puts, frozenset(puts), frozenset(puts)))
+                return await db.committer.commit(0, ReadSet(), WriteSet(puts, frozenset(puts), dict.fromkeys(keys, 1)))
 
             assert await all_of(stamp(b"a", b"b"), stamp(b"b", b"c")) == [1000, 1001]
             assert db.disk.batches == [[b"a", b"b", b"c"]]
             assert db.disk.get(b"a") == b'{"at":' + int64_json(1000) + b"}"
             assert db.disk.get(b"b") == b'{"at":' + int64_json(1001) + b"}"
+
+    asyncio.run(main())
+
+
+def test_as_many_stamps_are_made_as_the_write_set_says(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as db:
+            puts: dict[bytes, bytes | None] = dict.fromkeys((b"a", b"b", b"c"), COMMIT_TS_PLACEHOLDER * 3)
+            await db.committer.commit(0, ReadSet(), WriteSet(puts, frozenset(puts), {b"b": 1, b"c": 3}))
+            assert db.disk.get(b"a") == COMMIT_TS_PLACEHOLDER * 3
+            assert db.disk.get(b"b") == int64_json(1000) + COMMIT_TS_PLACEHOLDER * 2
+            assert db.disk.get(b"c") == int64_json(1000) * 3
 
     asyncio.run(main())
 

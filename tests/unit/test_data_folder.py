@@ -39,7 +39,9 @@ def test_a_folder_that_holds_other_files_may_be_used(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", [str(FORMAT_VERSION + 1), "0", "", "one", "1 2", "\xff" * 500])
+@pytest.mark.parametrize(
+    "text", [str(FORMAT_VERSION - 1), str(FORMAT_VERSION + 1), "0", "", "one", "1 2", "\xff" * 500]
+)
 def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
     (tmp_path / "format").write_text(text, encoding="latin-1")
     before = contents(tmp_path)

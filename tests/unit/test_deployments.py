@@ -43,7 +43,6 @@ def test_there_is_no_deployment_at_first(store: OpenStore) -> None:
     transaction = store.begin()
     assert deployments.active(transaction) is None
     assert deployments.kept(transaction) is None
-    assert deployments.sources(transaction) is None
 
 
 def test_what_is_active_is_kept_with_its_sources(store: OpenStore) -> None:
@@ -52,7 +51,6 @@ def test_what_is_active_is_kept_with_its_sources(store: OpenStore) -> None:
     assert deployments.active(transaction) == "h1"
     assert transaction.read_set.points == {DEPLOYMENT}
     assert deployments.kept(transaction) == FIRST
-    assert deployments.sources(transaction) == FIRST.sources
     with store.database.snapshot() as snapshot:
         assert deployments.active(snapshot) == "h1"
 
@@ -70,6 +68,19 @@ def test_the_same_deployment_again_writes_nothing(store: OpenStore) -> None:
     transaction = store.begin()
     deployments.activate(transaction, FIRST, {"items": {"by_n": ["n"]}})
     assert not transaction.write_set()
+
+
+def test_what_was_active_last_is_kept_while_nothing_is_active(store: OpenStore) -> None:
+    activate(store)
+    for writes in (True, False):
+        transaction = store.begin()
+        deployments.deactivate(transaction, "none")
+        assert bool(transaction.write_set()) == writes
+        store.commit(transaction)
+        assert deployments.active(store.begin()) == "none"
+        assert deployments.kept(store.begin()) == FIRST
+    activate(store)
+    assert deployments.active(store.begin()) == "h1"
 
 
 def test_sources_are_not_held_against_the_limits_of_functions(store: OpenStore) -> None:

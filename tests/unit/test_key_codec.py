@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolute.errors import InvalidValue
-from evolute.values.key_codec import decode_key, encode_component, encode_key
+from evolute.values.key_codec import encode_component, encode_key
 from evolute.values.value import INT64_MAX, INT64_MIN, UNDEFINED, Int64
+from tests.unit.key_decoder import decode_key
 from tests.unit.value_strategies import compare, decoded, fields, float_of, normal, python_form
 
 IN_ORDER: list[object] = [
@@ -157,11 +158,3 @@ def test_a_cycle_is_refused() -> None:
     cycle.append(cycle)
     with pytest.raises(InvalidValue, match="too nested"):
         encode_component(cycle)
-
-
-@pytest.mark.parametrize(
-    "data", [b"\x02", b"\xff", b"\x10abc", b"\x0d\x00", b"\x04\x00", b"\x12\x03", b"\x15\x03\x03\x00", b"\x10\xff\x00"]
-)
-def test_bytes_that_are_no_key_are_refused(data: bytes) -> None:
-    with pytest.raises(InvalidValue, match="not an index key"):
-        decode_key(data)

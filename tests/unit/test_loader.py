@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import marshal
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -278,11 +279,13 @@ def test_the_errors_of_all_modules_are_told_at_once(tmp_path: Path) -> None:
 
     app = tmp_path / "app"
     assert "cannot be loaded, 5 faults:" in text
+    unmarked = re.sub(r"^ *[~^]+\n", "", text, flags=re.MULTILINE)  # Python versions differ in what they underline
     assert (
         "raises.py\nTraceback (most recent call last):\n"
         f'  File "{app}/raises.py", line 4, in <module>\n    deep()\n'
         f'  File "{app}/raises.py", line 2, in deep\n    return 1 / 0\n'
-    ) in text
+        "ZeroDivisionError: division by zero"
+    ) in unmarked
     assert f'syntax.py\n  File "{app}/syntax.py", line 1\n    def broken(:\n' in text
     assert "SystemExit: no" in text
     assert f"{app}/definition.py:2 definition:f parameter x: the annotation set is not understood" in text

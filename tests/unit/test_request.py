@@ -49,7 +49,7 @@ def test_an_outcome_survives_the_channel() -> None:
         CallResult(b"1", None, ("[LOG] x",), read_set, 5, 9),
         CallResult(None, CallError("Uncaught ConvexError: x", b'"x"', "FunctionFault"), (), ReadSet()),
     )
-    write_set = WriteSet({b"k": b"v", b"d": None}, frozenset({b"k", b"d", b"i"}), frozenset({b"k"}))
+    write_set = WriteSet({b"k": b"v", b"d": None}, frozenset({b"k", b"d", b"i"}), {b"k": 1})
     for outcome in (
         FunctionOutcome(1, 10, results, write_set, exiting=True),
         FunctionOutcome(2, 10, results[:1], replayed_ts=4),

@@ -308,7 +308,7 @@ def touch(ctx: MutationCtx, code: str, job: str) -> Any:
     read_only, use_system = "System tables (prefixed with `_`) are read-only.", "only be accessed with db.system."
     for code, text in {
         'ctx.db.query("_scheduled_functions")': use_system,
-        'ctx.db.query("_session_requests")': use_system,
+        'ctx.db.query("_deployments")': use_system,
         "ctx.db.get(job)": use_system,
         'ctx.db.insert("_scheduled_functions", {})': read_only,
         "ctx.db.patch(job, {})": read_only,

@@ -333,21 +333,28 @@ def test_a_fault_that_is_not_the_functions_is_met_with_patience(
     """The job stays pending and is tried again, ever more slowly."""
     times = fail_runs(backend, monkeypatch, fault, fault, fault)
     job = backend.mutation(later, function="mark", label="m", delay_ms=1000)
-
-    async def advance() -> None:
-        for _ in range(300):
-            backend.clock.set_ns(backend.clock.now_ns() + 10 * NS_PER_MS)
-            for _ in range(20):
-                await asyncio.sleep(0)
-
-    within(backend, advance())
+    backend.advance(seconds=1.1)
+    assert len(times) == 1
     backend.run_due()
+    assert backend.query(state, job=job) == {"kind": "pending"}
+    backend.advance(seconds=10)
     assert backend.query(state, job=job) == {"kind": "success"}
     assert backend.query(marks) == ["m"]
     waits_ms = [(after - before) / NS_PER_MS for before, after in itertools.pairwise(times)]
     assert waits_ms == sorted(waits_ms)
     assert len(waits_ms) == 3
     assert 200 <= waits_ms[0] <= 220
+
+
+def test_jobs_that_wait_to_be_tried_again_may_take_all_of_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalBackend(*FUNCTIONS, schema=schema, limits=replace(LIMITS, jobs_running_max=1)) as backend:
+        fail_runs(backend, monkeypatch, Overloaded("full"))
+        for label in ("a", "b"):
+            backend.mutation(later, function="mark", label=label)
+        backend.run_due()
+        assert backend.query(marks) == []
+        backend.advance(seconds=1)
+        assert backend.query(marks) == ["a", "b"]
 
 
 # --- Cancelling ------------------------------------------------------------------------------------------------------
@@ -459,13 +466,7 @@ def test_a_look_that_fails_is_made_again(backend: LocalBackend, monkeypatch: pyt
 
     monkeypatch.setattr(job_queue, "due", failing)
     job = backend.mutation(later, function="mark", label="m")
-
-    async def advance() -> None:
-        for _ in range(30):
-            backend.clock.set_ns(backend.clock.now_ns() + 100 * NS_PER_MS)
-            for _ in range(20):
-                await asyncio.sleep(0)
-
-    within(backend, advance())
-    backend.run_due()
+    backend.advance(seconds=1)
+    assert backend.query(state, job=job) == {"kind": "pending"}
+    backend.advance(seconds=1)
     assert backend.query(state, job=job) == {"kind": "success"}

@@ -11,6 +11,7 @@ from typing import Any, NotRequired
 import pytest
 
 from evolute.clock import NS_PER_MS
+from evolute.database.session_record import unstamped_record
 from evolute.database.transaction import Transaction
 from evolute.errors import (
     ContextClosed,
@@ -21,10 +22,11 @@ from evolute.errors import (
     SystemTableError,
     ValidationFailed,
 )
-from evolute.storage.keyspace import document_key, table_key
+from evolute.storage.keyspace import document_key, session_record_key, table_key
 from evolute.values.document_id import decode_id, encode_id
 from evolute.values.schema import IndexDefinition, Schema, define_schema, define_table
 from evolute.values.value import COMMIT_TS, UNSET, Document, Int64
+from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
 from tests.open_store import LIMITS, OpenStore
 
 
@@ -281,7 +283,7 @@ def test_many_writes_of_one_document_are_one(store: OpenStore) -> None:
 def test_the_commit_timestamp_is_stamped(store: OpenStore) -> None:
     transaction = store.begin()
     document_id = transaction.insert("items", {"at": COMMIT_TS})
-    assert transaction.write_set().stamped == {key_of(document_id)}
+    assert transaction.write_set().stamped == {key_of(document_id): 1}
     own: Any = transaction.get(document_id)
     assert own["at"] is COMMIT_TS
     commit_ts = store.commit(transaction)
@@ -420,9 +422,9 @@ def test_bytes_read_are_limited_in_scans(store: OpenStore) -> None:
 
 def test_read_intervals_are_limited(store: OpenStore) -> None:
     insert(store, a=1)
-    transaction = written({"read_set_intervals_max": 4}, store)
+    transaction = written({"read_set_intervals_max": 64}, store)
     transaction.query("items").first()
-    for internal_id in range(2):
+    for internal_id in range(62):
         transaction.get(encode_id(10_001, internal_id.to_bytes(16, "big")))
     with pytest.raises(LimitReached, match="read_set_intervals_max"):
         transaction.get(encode_id(10_001, bytes([9] * 16)))
@@ -520,7 +522,9 @@ def test_after_close_every_use_raises(store: OpenStore) -> None:
     insert(store, a=2)
     transaction = store.begin()
     query, rows = transaction.query("items"), iter(transaction.query("items"))
+    raw_rows = transaction.scan_raw(b"\x01", b"\x02")
     next(rows)
+    next(raw_rows)
     transaction.close()
     uses: list[Callable[[], object]] = [
         lambda: transaction.get(document_id),
@@ -534,6 +538,8 @@ def test_after_close_every_use_raises(store: OpenStore) -> None:
         lambda: transaction.savepoint(),
         lambda: transaction.get_raw(b"\x01x"),
         lambda: transaction.put_raw(b"\x01x", b""),
+        lambda: next(raw_rows),
+        lambda: next(transaction.scan_raw(b"\x01", b"\x02")),
         lambda: query.collect(),
         lambda: next(rows),
     ]
@@ -560,3 +566,40 @@ def test_raw_keys_are_read_written_and_remembered(store: OpenStore) -> None:
     transaction.rollback(savepoint)
     assert transaction.get_raw(key) is None
     assert transaction.read_set.points == {key}
+
+
+def test_a_raw_scan_sees_own_writes_and_remembers_how_far_it_went(store: OpenStore) -> None:
+    key = [session_record_key("session", request) for request in range(6)]
+    bounds = (key[1], key[5])
+    begun = store.begin()
+    for request in (0, 2, 3, 5):
+        begun.put_raw(key[request], unstamped_record(b"1", []), stamped=1)
+    assert [found for found, _ in begun.scan_raw(*bounds)] == [key[2], key[3]]
+    store.commit(begun)
+    transaction = store.begin()
+    transaction.put_raw(key[1], b"own")
+    transaction.put_raw(key[3], None)
+    transaction.put_raw(key[4], b"own")
+    assert [found for found, _ in transaction.scan_raw(*bounds)] == [key[1], key[2], key[4]]
+    assert [found for found, _ in transaction.scan_raw(*bounds, reverse=True)] == [key[4], key[2], key[1]]
+    assert transaction.read_set.ranges == [bounds]
+    assert list(transaction.scan_raw(key[4], key[1])) == []
+    for reverse, read in ((False, (key[1], key[2] + b"\0")), (True, (key[3], key[5]))):
+        transaction = store.begin(limits=dataclasses.replace(LIMITS, documents_read_max=0, bytes_read_max=0))
+        next(transaction.scan_raw(*bounds, reverse=reverse))
+        assert transaction.read_set.ranges == [read]
+        assert not transaction.read_set.points
+        transaction.write_set()  # and no limit was reached
+
+
+def test_what_was_stamped_is_undone_with_its_write(store: OpenStore) -> None:
+    key = table_key("raw")
+    transaction = store.begin()
+    transaction.put_raw(key, COMMIT_TS_PLACEHOLDER, stamped=1)
+    assert transaction.write_set().stamped == {key: 1}
+    savepoint = transaction.savepoint()
+    transaction.put_raw(key, b"2")
+    assert transaction.write_set().stamped == {}
+    transaction.rollback(savepoint)
+    assert transaction.get_raw(key) == COMMIT_TS_PLACEHOLDER
+    assert transaction.write_set().stamped == {key: 1}

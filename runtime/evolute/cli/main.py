@@ -48,7 +48,20 @@ def server_options(function: F) -> F:
         click.option("--data", default=".evolute", show_default=True, type=Path, help="The data folder."),
         click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
         click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535)),
-        click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256), help="Worker processes."),
+        click.option(
+            "--workers",
+            default=2,
+            show_default=True,
+            type=click.IntRange(1, 256),
+            help="Processes for queries and mutations.",
+        ),
+        click.option(
+            "--action-workers",
+            default=1,
+            show_default=True,
+            type=click.IntRange(1, 256),
+            help="Processes for actions, each of which runs many at once.",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -57,21 +70,21 @@ def server_options(function: F) -> F:
 
 @commands.command()
 @server_options
-def dev(functions: Path, data: Path, host: str, port: int, workers: int) -> None:
+def dev(functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int) -> None:
     """Serve a functions folder, and serve it anew whenever a file in it is saved."""
     from evolute.cli.serve import serve_forever
 
-    serve_forever(_config(functions, data, host, port, workers, development=True))
+    serve_forever(_config(functions, data, host, port, workers, action_workers, development=True))
 
 
 @commands.command()
 @server_options
 @click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
-def serve(functions: Path, data: Path, host: str, port: int, workers: int, redact: bool) -> None:
+def serve(functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int, redact: bool) -> None:
     """Serve a functions folder in production: no watching, one reading of the folder."""
     from evolute.cli.serve import serve_forever
 
-    serve_forever(_config(functions, data, host, port, workers, development=False, redact=redact))
+    serve_forever(_config(functions, data, host, port, workers, action_workers, development=False, redact=redact))
 
 
 @commands.command()
@@ -88,7 +101,15 @@ def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) 
 
 
 def _config(
-    functions: Path, data: Path, host: str, port: int, workers: int, *, development: bool, redact: bool = False
+    functions: Path,
+    data: Path,
+    host: str,
+    port: int,
+    workers: int,
+    action_workers: int,
+    *,
+    development: bool,
+    redact: bool = False,
 ) -> Config:
     return Config(
         functions_folder=functions,
@@ -96,6 +117,7 @@ def _config(
         host=host,
         port=port,
         workers=workers,
+        action_workers=action_workers,
         development=development,
         redact_errors=redact,
         limits=limits_from_environment(),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evolute import garbage_collector
 from evolute.backend import Backend
 from evolute.cli.terminal import show_banner, show_call, show_reload
 from evolute.config import Config
@@ -64,6 +65,7 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         url = f"http://{config.host}:{listener.getsockname()[1]}"
         if config.development:
             backend.call_log.listen(show_call)
+        garbage_collector.search_seldom()
         listener.listen()  # before the banner: who reads the address may connect at once
         show_banner(config, url, str(backend.data_folder.admin_key_path), backend.report)
         if fault is not None:

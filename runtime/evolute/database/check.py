@@ -5,6 +5,7 @@
     the key of a document ──► its `_id`     and `_creationTime` is there
     the counters                            are beyond everything that was given out
     LAST_TS                                 is a timestamp
+    a session's record                      can be read, and says when it was committed
     every key                               belongs to a family of `keyspace`
 
 It runs after every test, after every crash, and on an operator's demand. It trusts nothing that it reads, and goes on
@@ -24,6 +25,7 @@ from evolute.database.catalog import (
     name_from,
 )
 from evolute.database.document import FIRST_USER_TABLE_NUMBER
+from evolute.database.session_record import record_from
 from evolute.errors import InvalidId, StoreCorrupt
 from evolute.storage.engine import Reader
 from evolute.storage.keyspace import (
@@ -71,6 +73,8 @@ class _Check:
                     yield from self._document(parsed, value)
                 case "index":
                     yield from self._entry(parsed, key, value)
+                case "session record":
+                    yield from self._session_record(parsed, value)
                 case "unknown":
                     yield f"{parsed} belongs to no family of keys."
                 case "meta" | "table":
@@ -84,6 +88,15 @@ class _Check:
             yield "The last timestamp is missing."
         elif len(data) != 8 or not 0 < decode_number(data) <= TIMESTAMP_MAX:
             yield f"The last timestamp is not one: {data.hex()}."
+
+    def _session_record(self, parsed: ParsedKey, value: bytes) -> Iterator[str]:
+        try:
+            commit_ts = record_from(value).commit_ts
+        except StoreCorrupt as error:
+            yield f"{parsed} cannot be read: {error}."
+            return
+        if not 0 < commit_ts <= TIMESTAMP_MAX:
+            yield f"{parsed} says that it was committed at {commit_ts}, which is no timestamp."
 
     def _counter(self, key: bytes, given_out_max: int) -> Iterator[str]:
         """`given_out_max` is the largest number that the counter must have given out, 0 if none."""

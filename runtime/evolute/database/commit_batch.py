@@ -78,9 +78,9 @@ class CommitBatch:
         puts: dict[bytes, bytes | None] = {}
         for arrival in self.arrivals:
             puts.update(arrival.write_set.puts)
-            for key in arrival.write_set.stamped:
+            for key, count in arrival.write_set.stamped.items():
                 value = puts[key]
                 assert value is not None
-                puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(arrival.commit_ts))
+                puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(arrival.commit_ts), count)
         puts[LAST_TS] = encode_number(self.last_ts)
         return puts

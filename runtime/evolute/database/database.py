@@ -79,7 +79,7 @@ class Database:
         except BaseException:
             self._engine.close()
             raise
-        self._next_check = self._loop.call_later(limits.reader_check_s, self._check_readers_again)
+        self._next_check = self._loop.call_later(limits.reader_check_ms / 1000, self._check_readers_again)
 
     def snapshot(self) -> Snapshot:
         """Everything that is committed. It may be newer than what the log has published: see `LogReader`.
@@ -118,7 +118,7 @@ class Database:
         self._engine.close()
 
     def _check_readers_again(self) -> None:
-        self._next_check = self._loop.call_later(self._limits.reader_check_s, self._check_readers_again)
+        self._next_check = self._loop.call_later(self._limits.reader_check_ms / 1000, self._check_readers_again)
         self.check_readers()
 
 

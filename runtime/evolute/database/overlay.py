@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from evolute.database.write_set import WriteSet
@@ -31,7 +32,7 @@ INSORT_MAX = 16
 class DocumentWrite:
     """What became of one document: values and index keys, in the snapshot and now. None: there is no such document.
 
-    `stamped` says that `new` holds the placeholder of the commit timestamp.
+    `stamped` is how many placeholders of the commit timestamp `new` holds.
     """
 
     internal_id: bytes
@@ -39,14 +40,21 @@ class DocumentWrite:
     old_keys: tuple[bytes, ...]
     new: bytes | None
     new_keys: tuple[bytes, ...]
-    stamped: bool = False
+    stamped: int = 0
+
+
+class RawWrite(NamedTuple):
+    """What became of a key outside of tables. None: it is gone. The first `stamped` placeholders are filled in."""
+
+    value: bytes | None
+    stamped: int = 0
 
 
 Row: TypeAlias = tuple[bytes, bytes]
-"""An index key and the bytes of the document that it leads to."""
+"""An index key and the bytes of the document that it leads to; or a raw key and its value."""
 
 OverlayRow: TypeAlias = tuple[bytes, bytes | None]
-"""The same; None where the snapshot's entry is gone."""
+"""The same; None where what the snapshot has is gone."""
 
 
 class _UndoDocument(NamedTuple):
@@ -56,8 +64,7 @@ class _UndoDocument(NamedTuple):
 
 class _UndoRaw(NamedTuple):
     key: bytes
-    before: bytes | None
-    was_there: bool
+    before: RawWrite | None
 
 
 class OverlayScan:
@@ -88,7 +95,7 @@ class Overlay:
 
     def __init__(self) -> None:
         self.documents: dict[bytes, DocumentWrite] = {}
-        self.raw: dict[bytes, bytes | None] = {}
+        self.raw: dict[bytes, RawWrite] = {}
         self.scans: set[OverlayScan] = set()
         self._entries: dict[bytes, bytes | None] = {}
         self._sorted: list[bytes] = []
@@ -105,15 +112,15 @@ class Overlay:
         for key in write.new_keys:
             self._set_entry(key, document_key)
 
-    def put_raw(self, key: bytes, value: bytes | None) -> None:
-        self._undo.append(_UndoRaw(key, self.raw.get(key), key in self.raw))
-        self.raw[key] = value
+    def put_raw(self, key: bytes, value: bytes | None, *, stamped: int = 0) -> None:
+        self._undo.append(_UndoRaw(key, self.raw.get(key)))
+        self.raw[key] = RawWrite(value, stamped)
 
     def savepoint(self) -> int:
         return len(self._undo)
 
     def rollback(self, savepoint: int) -> bool:
-        """Undo every write since `savepoint` was taken. True if catalog or meta keys were among them."""
+        """Undo every write since `savepoint` was taken. True if raw keys, such as the catalog's, were among them."""
         self._freeze_scans()
         raw_undone = False
         while len(self._undo) > savepoint:
@@ -122,10 +129,10 @@ class Overlay:
                 self._restore(entry.document_key, entry.before)
                 continue
             raw_undone = True
-            if entry.was_there:
-                self.raw[entry.key] = entry.before
-            else:
+            if entry.before is None:
                 del self.raw[entry.key]
+            else:
+                self.raw[entry.key] = entry.before
         return raw_undone
 
     def _restore(self, document_key: bytes, before: DocumentWrite | None) -> None:
@@ -153,6 +160,11 @@ class Overlay:
         scan = OverlayScan(self, self._rows(keys, positions))
         self.scans.add(scan)
         return scan
+
+    def scan_raw(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[OverlayRow]:
+        """The raw keys of a range as they are now, whatever is written later."""
+        rows = ((key, write.value) for key, write in self.raw.items() if start <= key < end)
+        return iter(sorted(rows, reverse=reverse, key=itemgetter(0)))
 
     def _rows(self, keys: list[bytes], positions: range) -> Iterator[OverlayRow]:
         for position in positions:
@@ -190,9 +202,13 @@ class Overlay:
 
     def write_set(self) -> WriteSet:
         """What to commit. A document that ended as it began is not in it."""
-        puts: dict[bytes, bytes | None] = dict(self.raw)
+        puts: dict[bytes, bytes | None] = {}
+        stamped: dict[bytes, int] = {}
         touched = set(self.raw)
-        stamped = set()
+        for key, raw_write in self.raw.items():
+            puts[key] = raw_write.value
+            if raw_write.stamped:
+                stamped[key] = raw_write.stamped
         for document_key, write in self.documents.items():
             if write.old == write.new:
                 continue
@@ -200,14 +216,14 @@ class Overlay:
             touched.add(document_key)
             touched.update(write.old_keys, write.new_keys)
             if write.stamped:
-                stamped.add(document_key)
+                stamped[document_key] = write.stamped
             for key in write.old_keys:
                 if key not in write.new_keys:
                     puts[key] = None
             for key in write.new_keys:
                 if key not in write.old_keys:
                     puts[key] = write.internal_id
-        return WriteSet(puts=puts, touched=frozenset(touched), stamped=frozenset(stamped))
+        return WriteSet(puts=puts, touched=frozenset(touched), stamped=stamped)
 
 
 def merge(theirs: Iterator[Row], ours: Iterator[OverlayRow], *, reverse: bool) -> Iterator[Row]:

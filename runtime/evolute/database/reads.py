@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from evolute.database.budget import Budget
 from evolute.database.document import decode_document
-from evolute.database.overlay import Overlay, merge
+from evolute.database.overlay import Overlay, Row, merge
 from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
 from evolute.errors import ContextClosed, LimitReached, StoreCorrupt
@@ -71,10 +71,10 @@ class Reads:
         return write.new if write is not None else self._snapshot.get(key)
 
     def raw(self, key: bytes) -> bytes | None:
-        """The value of a meta or catalog key. Raises LimitReached."""
+        """The value of a key outside of tables. Raises LimitReached."""
         self._add_point(key)
-        raw = self._overlay.raw
-        return raw[key] if key in raw else self._snapshot.get(key)
+        write = self._overlay.raw.get(key)
+        return write.value if write is not None else self._snapshot.get(key)
 
     def scan(self, table_number: int, start: bytes, end: bytes, *, reverse: bool) -> Iterator[dict[str, Value]]:
         """The documents of an interval of one of the table's indexes, own writes included, each read when asked for.
@@ -101,6 +101,23 @@ class Reads:
         finally:
             if ours is not None:
                 ours.close()
+            self._cursors.discard(cursor)
+            self._record(cursor)
+
+    def scan_raw(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[Row]:
+        """The keys of an interval outside of tables, with their values; as `scan`, but the budget does not count it."""
+        self.check_open()
+        if start >= end:
+            return
+        cursor = self._open_cursor(start, end, reverse)
+        try:
+            ours = self._overlay.scan_raw(start, end, reverse=reverse)
+            for row in merge(self._snapshot.scan(start, end, reverse=reverse), ours, reverse=reverse):
+                cursor.position = row[0]
+                yield row
+                self.check_open()
+            cursor.exhausted = True
+        finally:
             self._cursors.discard(cursor)
             self._record(cursor)
 

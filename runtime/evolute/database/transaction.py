@@ -108,12 +108,9 @@ class Transaction:
 
     def get(self, document_id: str) -> dict[str, Value] | None:
         """The document, or None if there is none (semantics D5). Raises InvalidId, LimitReached."""
-        return self.row(*decoded_id(document_id, "get"))
-
-    def row(self, table_number: int, internal_id: bytes) -> dict[str, Value] | None:
-        """The same, by what the id is made of."""
+        number, internal_id = decoded_id(document_id, "get")
         self._reads.check_open()
-        data = self._reads.document(document_key(table_number, internal_id))
+        data = self._reads.document(document_key(number, internal_id))
         if data is None:
             return None
         self._budget.count_read(len(data))
@@ -228,7 +225,7 @@ class Transaction:
         if old is None or not definition.have_same_keys(old, document):
             values = cast("dict[str, Value]", document)
             keys = tuple(definition.entry_keys(values, internal_id, self.limits.key_bytes_max))
-        stamped = COMMIT_TS_PLACEHOLDER in data
+        stamped = data.count(COMMIT_TS_PLACEHOLDER)
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, data, keys, stamped))
 
     def _in_snapshot(
@@ -333,13 +330,18 @@ class Transaction:
         self._tables.put(definition)
 
     def get_raw(self, key: bytes) -> bytes | None:
-        """The value of a meta or catalog key."""
+        """The value of a key outside of tables."""
         self._reads.check_open()
         return self._reads.raw(key)
 
-    def put_raw(self, key: bytes, value: bytes | None) -> None:
+    def scan_raw(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """The keys with start <= key < end, outside of tables, and their values; each is read when it is asked for."""
+        return self._reads.scan_raw(start, end, reverse=reverse)
+
+    def put_raw(self, key: bytes, value: bytes | None, *, stamped: int = 0) -> None:
+        """None deletes. The first `stamped` placeholders of the commit timestamp in `value` are filled in."""
         self._check_writable()
-        self._overlay.put_raw(key, value)
+        self._overlay.put_raw(key, value, stamped=stamped)
 
     def _create_named(self, table: str) -> TableDefinition:
         if table.startswith("_"):

@@ -7,7 +7,8 @@ and must still be woken. So:
     puts       what storage has to change; None deletes
     touched    what the write log has to say changed: the puts' keys, and every index key of the documents' old and
                new versions
-    stamped    those puts whose value holds COMMIT_TS_PLACEHOLDER, to be replaced by the timestamp of the commit
+    stamped    those puts whose value holds COMMIT_TS_PLACEHOLDER, to be replaced by the timestamp of the commit, with
+               the number of those to replace, from the first on
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-WriteSetWire: TypeAlias = tuple[dict[bytes, bytes | None], list[bytes], list[bytes]]
+WriteSetWire: TypeAlias = tuple[dict[bytes, bytes | None], list[bytes], dict[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSet:
-    """Frozen, and false if there is nothing to commit. `stamped` <= keys of `puts` <= `touched`."""
+    """Frozen, and false if there is nothing to commit. Keys of `stamped` <= keys of `puts` <= `touched`."""
 
     puts: Mapping[bytes, bytes | None] = field(default_factory=dict)
     touched: frozenset[bytes] = frozenset()
-    stamped: frozenset[bytes] = frozenset()
+    stamped: Mapping[bytes, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.touched.issuperset(self.puts), "a put key that does not count as touched would go unnoticed"
@@ -36,10 +37,10 @@ class WriteSet:
 
     def to_wire(self) -> WriteSetWire:
         """Plain data that `marshal` takes."""
-        return dict(self.puts), [key for key in self.touched if key not in self.puts], list(self.stamped)
+        return dict(self.puts), [key for key in self.touched if key not in self.puts], dict(self.stamped)
 
     @classmethod
-    def from_wire(cls, wire: tuple[dict[bytes, bytes | None], Iterable[bytes], Iterable[bytes]]) -> WriteSet:
+    def from_wire(cls, wire: tuple[dict[bytes, bytes | None], Iterable[bytes], dict[bytes, int]]) -> WriteSet:
         """The write set that `to_wire` was called on."""
         puts, only_touched, stamped = wire
-        return cls(puts, frozenset(puts).union(only_touched), frozenset(stamped))
+        return cls(puts, frozenset(puts).union(only_touched), stamped)

@@ -4,7 +4,8 @@
                                                                           └─ in its publishing turn: the pool switches
 
 Every execution reads the deployment record, so that commit invalidates exactly what ran the old code. A folder that
-does not load, or a schema that does not fit the tables, leaves the old generation serving.
+does not load, or a schema that does not fit the tables, leaves the old generation serving. If there is none, nothing is
+served, and what was kept of earlier starts stays kept.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Deployer:
         self._limits = limits
         self._preparing: asyncio.Task[Generation] | None = None
         self._activating = asyncio.Lock()
+        self._serving = asyncio.Event()
 
     async def deploy(self, folder: Path) -> RegistryReport:
         """Reads the folder and serves it. Raises DefinitionError with every fault found; then nothing has changed.
@@ -59,6 +61,10 @@ class Deployer:
         """Serves an empty deployment, so that a server whose folder never loaded answers that it has no functions."""
         return await self._activate(await self._pool.prepare(NOTHING))
 
+    async def wait_serving(self) -> None:
+        """Until a deployment has been activated that is not the empty one."""
+        await self._serving.wait()
+
     async def _activate(self, generation: Generation) -> RegistryReport:
         """One commit publishes the record; the pool switches in the turn that publishes it. Not to be cancelled."""
         async with self._activating:
@@ -72,16 +78,21 @@ class Deployer:
             switched = True
             self._pool.activate(generation)
 
-        def activate(transaction: Transaction) -> None:
-            deployments.activate(transaction, generation.deployment, generation.report.schema_wire)
-            crons.apply(transaction, generation.report.crons)
+        def record(transaction: Transaction) -> None:
+            if generation.deployment is NOTHING:
+                deployments.deactivate(transaction, NOTHING.hash)
+            else:
+                deployments.activate(transaction, generation.deployment, generation.report.schema_wire)
+                crons.apply(transaction, generation.report.crons)
 
         try:
-            await self._executor.run_system(activate, on_commit=switch)
+            await self._executor.run_system(record, on_commit=switch)
         except BaseException:
             if not switched:
                 await self._pool.discard(generation)
             raise
         if not switched:  # The record already names this deployment: nothing was written, so nothing was published.
             self._pool.activate(generation)
+        if generation.deployment is not NOTHING:
+            self._serving.set()
         return generation.report

@@ -11,7 +11,6 @@ The transaction lane is a plain loop and imports no asyncio. A worker never writ
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from evolute import garbage_collector
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
@@ -111,8 +111,7 @@ def _serve(sock: socket.socket) -> None:
         channel.send([("load_failed", [traceback.format_exc()])])
         return
     function_log.install()
-    gc.collect()
-    gc.freeze()
+    garbage_collector.search_seldom()
     channel.send([("loaded", registry.report())])
     if payload["lane"] == "transaction":
         _serve_transactions(channel, registry, engine, limits)

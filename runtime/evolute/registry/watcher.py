@@ -27,7 +27,7 @@ class Watcher:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._root = os.path.realpath(folder)
-        self._settle_ms = max(limits.reload_settle_ms, 1)
+        self._settle_ms = limits.reload_settle_ms
         self._known = self._stamps()
 
     async def changes(self) -> AsyncGenerator[None]:

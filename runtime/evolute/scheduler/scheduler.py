@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from evolute.clock import NS_PER_MS, Clock
@@ -84,8 +85,8 @@ class Scheduler:
 
     @property
     def sleeps_until_ns(self) -> int:
-        """When the loop looks again if nothing happens before."""
-        return self._sleeps_until_ns
+        """When the loop looks again, or a job is tried again, if nothing happens before."""
+        return min(self._sleeps_until_ns, *self._runner.backing_off.values())
 
     def statistics(self) -> SchedulerStatistics:
         left_ns = self._left_over_ns
@@ -102,15 +103,30 @@ class Scheduler:
         return counted.value
 
     async def wait_idle(self) -> None:
-        """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still."""
+        """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still.
+
+        A job that waits to be tried again does not run: `sleeps_until_ns` says when it does.
+        """
         while True:
             await self._asleep.wait()
-            if self._running:
-                await asyncio.wait(self._running.values())
+            now_ns = self._clock.now_ns()
+            if active := [
+                task for job, task in self._running.items() if self._runner.backing_off.get(job, 0) <= now_ns
+            ]:
+                await self._wait_one_pauses(active)
             elif self._woken.is_set() or self._gathering or self._sleeps_until_ns <= self._clock.now_ns():
                 await asyncio.sleep(0)  # It is being woken.
             else:
                 return
+
+    async def _wait_one_pauses(self, active: list[asyncio.Task[RunEnd]]) -> None:
+        """Until one of the jobs has ended, or some job backs off."""
+        self._runner.backs_off.clear()
+        backs_off = asyncio.ensure_future(self._runner.backs_off.wait())
+        try:
+            await asyncio.wait([*active, backs_off], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            backs_off.cancel()
 
     async def run(self) -> None:
         """Runs until cancelled. A look that fails is made again a second later: one bad row must not stop all jobs."""
@@ -123,7 +139,9 @@ class Scheduler:
                 logger.exception("the scheduler could not read its jobs")
             else:
                 continue
-            await self._clock.wait_until(self._clock.now_ns() + 1000 * NS_PER_MS)
+            again_ns = self._clock.now_ns() + 1000 * NS_PER_MS
+            with self._sleeping(again_ns):
+                await self._clock.wait_until(again_ns)
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
@@ -200,16 +218,24 @@ class Scheduler:
             waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._woken.wait())]
             if until_ns != NEVER_NS:
                 waits.append(asyncio.ensure_future(self._wait_until(until_ns)))
-            self._sleeps_until_ns = until_ns
-            self._asleep.set()
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                with self._sleeping(until_ns):
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._asleep.clear()
                 for wait in waits:
                     wait.cancel()
         finally:
             subscription.close()
+
+    @contextmanager
+    def _sleeping(self, until_ns: int) -> Iterator[None]:
+        """While the loop waits for the time, or for what others do."""
+        self._sleeps_until_ns = until_ns
+        self._asleep.set()
+        try:
+            yield
+        finally:
+            self._asleep.clear()
 
     async def _wait_until(self, until_ns: int) -> None:
         while self._clock.now_ns() < until_ns:

@@ -5,21 +5,25 @@
     03 number:4                   the catalog: a table's name by its number         canonical JSON
     04 number:4 internal id:16    a document                                        canonical JSON, with system fields
     05 index:4 fields id:16       an index entry; `fields` is `key_codec`'s         the internal id:16
+    06 session:16 request:8       how a session's mutation ended                   `session_record`'s canonical JSON
 
 Numbers in keys are big endian, so that bytewise order is their order. An internal id has a fixed length and stands
-last, so an entry can be taken apart without decoding its fields. `FORMAT_VERSION` names this table, LMDB's file format,
-the way `lmdb_engine` stores long keys, and the indexes of the runtime's own tables (`system.tables`); a change to any
-of them is a new version.
+last, so an entry can be taken apart without decoding its fields. A session stands there as the hash of its id, which
+has any length. `FORMAT_VERSION` names this table, LMDB's file format, the way `lmdb_engine` stores long keys, and the
+indexes of the runtime's own tables (`system.tables`); a change to any of them is a new version.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 FORMAT_VERSION = 2
 
 INTERNAL_ID_BYTES = 16
+SESSION_HASH_BYTES = 16
 NUMBER_MAX = 2**32 - 1
 
 _META = b"\x01"
@@ -27,6 +31,10 @@ _TABLE = b"\x02"
 _TABLE_NUMBER = b"\x03"
 _DOCUMENT = b"\x04"
 _INDEX = b"\x05"
+_SESSION = b"\x06"
+
+_SESSION_PREFIX_BYTES = 1 + SESSION_HASH_BYTES
+_SESSIONS_KEPT = 1024
 
 LAST_TS = _META + b"last_ts"
 DEPLOYMENT = _META + b"deployment"
@@ -38,20 +46,22 @@ META_KEYS = frozenset({LAST_TS, DEPLOYMENT, NEXT_TABLE_NUMBER, NEXT_INDEX_ID})
 CATALOG_RANGE = (_TABLE, _TABLE_NUMBER)
 TABLE_NUMBER_RANGE = (_TABLE_NUMBER, _DOCUMENT)
 DOCUMENTS_RANGE = (_DOCUMENT, _INDEX)
-INDEXES_RANGE = (_INDEX, b"\x06")
+INDEXES_RANGE = (_INDEX, _SESSION)
+SESSION_RECORDS_RANGE = (_SESSION, b"\x07")
 
-Family = Literal["meta", "table", "table number", "document", "index", "unknown"]
+Family = Literal["meta", "table", "table number", "document", "index", "session record", "unknown"]
 
 
 @dataclass(frozen=True)
 class ParsedKey:
-    """A key taken apart. `number` is a table's or an index's; what the family does not have is empty."""
+    """A key taken apart. `number` is a table's, an index's or a request's; what the family does not have is empty."""
 
     family: Family
     name: str = ""
     number: int = 0
     encoded: bytes = b""
     internal_id: bytes = b""
+    session_hash: bytes = b""
 
     def __str__(self) -> str:
         match self.family:
@@ -65,6 +75,8 @@ class ParsedKey:
                 return f"the document {self.internal_id.hex()} of table {self.number}"
             case "index":
                 return f"the entry of {self.internal_id.hex()} in index {self.number}"
+            case "session record":
+                return f"the record of request {self.number} of session {self.session_hash.hex()}"
             case _:
                 return f"the unknown key {self.encoded[:64].hex()}"
 
@@ -97,14 +109,28 @@ def document_prefix(table_number: int) -> bytes:
     return _DOCUMENT + table_number.to_bytes(4, "big")
 
 
-def document_range(table_number: int) -> tuple[bytes, bytes]:
-    """Every document of a table, absent ones included: (start, end), half open."""
-    return prefix_range(_DOCUMENT + table_number.to_bytes(4, "big"))
-
-
 def index_prefix(index_id: int, encoded: bytes = b"") -> bytes:
     """What every entry whose first fields are `encoded` begins with."""
     return _INDEX + index_id.to_bytes(4, "big") + encoded
+
+
+@functools.lru_cache(maxsize=_SESSIONS_KEPT)
+def session_prefix(session: str) -> bytes:
+    """What the key of every record of a session begins with; the request follows."""
+    return _SESSION + blake2b(session.encode(), digest_size=SESSION_HASH_BYTES, person=b"session").digest()
+
+
+def session_record_key(session: str, request: int) -> bytes:
+    return session_prefix(session) + request.to_bytes(8, "big")
+
+
+def session_prefix_of(record_key: bytes) -> bytes:
+    """The `session_prefix` of a record's session."""
+    return record_key[:_SESSION_PREFIX_BYTES]
+
+
+def request_of(record_key: bytes) -> int:
+    return int.from_bytes(record_key[_SESSION_PREFIX_BYTES:], "big")
 
 
 def after_prefix(prefix: bytes) -> bytes:
@@ -139,4 +165,6 @@ def parse(key: bytes) -> ParsedKey:
     if family == _INDEX and len(rest) >= 4 + INTERNAL_ID_BYTES:
         number, encoded, internal_id = rest[:4], rest[4:-INTERNAL_ID_BYTES], rest[-INTERNAL_ID_BYTES:]
         return ParsedKey("index", number=int.from_bytes(number, "big"), encoded=encoded, internal_id=internal_id)
+    if family == _SESSION and len(rest) == SESSION_HASH_BYTES + 8:
+        return ParsedKey("session record", number=request_of(key), session_hash=rest[:SESSION_HASH_BYTES])
     return ParsedKey("unknown", encoded=key)

@@ -4,6 +4,7 @@
     _deployments                 one row: hash, package, root
     _deployment_sources          one row for each file, as it was read
 
+The rows are kept while nothing is active, because what does not load now may load at the next start.
 Activating is one transaction. Tables and indexes that the schema is the first to name are made here; an index that it
 no longer names stays as it is. A new index on a table that has rows would have to be built first, and is refused.
 """
@@ -62,19 +63,13 @@ def active(source: Transaction | RawReader) -> str | None:
 
 
 def kept(transaction: Transaction) -> KeptDeployment | None:
-    """The active deployment with its sources, or None if there has never been one."""
+    """The deployment that was active last, with its sources, or None if there has never been one."""
     with transaction.uncounted():
         row = transaction.query(DEPLOYMENTS).first()
         if row is None:
             return None
         files = {file["path"]: file["source"] for file in transaction.query(SOURCES)}
     return KeptDeployment(row["hash"], row["package"], row["root"], files)
-
-
-def sources(transaction: Transaction) -> Mapping[str, bytes] | None:
-    """The files of the active deployment by path."""
-    deployment = kept(transaction)
-    return deployment.sources if deployment is not None else None
 
 
 def activate(transaction: Transaction, deployment: Deployment, schema: SchemaWire) -> None:
@@ -88,6 +83,12 @@ def activate(transaction: Transaction, deployment: Deployment, schema: SchemaWir
     with transaction.uncounted():
         _put_record(transaction, deployment)
         _put_sources(transaction, deployment.sources)
+
+
+def deactivate(transaction: Transaction, nothing: str) -> None:
+    """From now on nothing is active, under the hash `nothing`. What was active last is kept."""
+    if active(transaction) != nothing:
+        transaction.put_raw(DEPLOYMENT, nothing.encode())
 
 
 def _put_record(transaction: Transaction, deployment: Deployment) -> None:

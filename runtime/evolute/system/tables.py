@@ -4,10 +4,11 @@ _scheduled_functions     jobs                   jobs.py; functions read its publ
 _scheduled_arguments     long arguments of jobs
 _crons                   crons                  crons.py; functions read them with `ctx.db.system`
 _cron_runs               the latest runs of each
-_session_requests        what makes a session's mutations run once      sessions.py
 _deployments             the active deployment                          deployments.py
 _deployment_sources      its files
 _scheduler_pauses        what the scheduler is not to start  pauses.py
+
+515 was that of `_session_requests` in format 1, and is not given out again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from evolute.values.schema import IndexDefinition
 
 SCHEDULED: Final = "_scheduled_functions"
 SCHEDULED_ARGUMENTS: Final = "_scheduled_arguments"
-SESSIONS: Final = "_session_requests"
 DEPLOYMENTS: Final = "_deployments"
 SOURCES: Final = "_deployment_sources"
 PAUSES: Final = "_scheduler_pauses"
@@ -29,7 +29,6 @@ CRON_RUNS: Final = "_cron_runs"
 
 SCHEDULED_NUMBER: Final = 513
 SCHEDULED_ARGUMENTS_NUMBER: Final = 514
-SESSIONS_NUMBER: Final = 515
 DEPLOYMENTS_NUMBER: Final = 516
 SOURCES_NUMBER: Final = 517
 CRONS_NUMBER: Final = 540
@@ -64,7 +63,6 @@ TABLES: Final = (
     SystemTable(SCHEDULED_ARGUMENTS, SCHEDULED_ARGUMENTS_NUMBER),
     SystemTable(CRONS, CRONS_NUMBER, (IndexDefinition(BY_DUE, ("_due",)), IndexDefinition(BY_STATIC, ("static",)))),
     SystemTable(CRON_RUNS, CRON_RUNS_NUMBER, (IndexDefinition(BY_CRON, ("name",)),)),
-    SystemTable(SESSIONS, SESSIONS_NUMBER),
     SystemTable(DEPLOYMENTS, DEPLOYMENTS_NUMBER),
     SystemTable(SOURCES, SOURCES_NUMBER),
     SystemTable(PAUSES, PAUSES_NUMBER),

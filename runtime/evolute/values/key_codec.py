@@ -31,16 +31,11 @@ from evolute.values.value import UNDEFINED, WHOLE_MAX, Int64, Undefined, not_a_v
 
 _INT64_ZERO: Final = 0x08
 _NUMBER: Final = 0x0D
-_STRING: Final = 0x10
-_BYTES: Final = 0x11
-_ARRAY: Final = 0x12
-_OBJECT: Final = 0x15
 
 _SIGN: Final = 1 << 63
 _ALL: Final = (1 << 64) - 1
 
 _pack_float: Final = struct.Struct(">d").pack
-_unpack_float: Final = struct.Struct(">d").unpack
 _unpack_bits: Final = struct.Struct(">Q").unpack
 _pack_number: Final = struct.Struct(">BQ").pack
 _pack_positive: Final = struct.Struct(">Bd").pack
@@ -74,22 +69,6 @@ def encode_component(value: object) -> bytes:
 def encode_key(values: Iterable[object]) -> bytes:
     """The bytes of a tuple of fields. Tuples sort as their keys; a shorter one sorts before what it is a prefix of."""
     return b"".join(map(encode_component, values))
-
-
-def decode_key(data: bytes) -> list[object]:
-    """The fields of a key. Raises InvalidValue for bytes that `encode_key` does not make."""
-    fields: list[object] = []
-    position = 0
-    try:
-        while position < len(data):
-            field, position = _decoded(data, position)
-            fields.append(field)
-    except (IndexError, ValueError, struct.error):
-        raise InvalidValue(f"not an index key: {data[:100].hex()}") from None
-    return fields
-
-
-# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
 def _number(value: float) -> bytes:
@@ -148,76 +127,3 @@ def _int64(value: int) -> bytes:
     length = 1 << step
     tag = _INT64_ZERO + 1 + step if value > 0 else _INT64_ZERO - 1 - step
     return bytes((tag,)) + (value & ((1 << 8 * length) - 1)).to_bytes(length, "big")
-
-
-# --- Reading ----------------------------------------------------------------------------------------------------------
-
-
-def _decoded(data: bytes, position: int) -> tuple[object, int]:
-    """The component at `position`, and where the next one begins."""
-    tag = data[position]
-    position += 1
-    if tag == _STRING:
-        content, position = _until_terminator(data, position)
-        return content.decode(), position
-    if tag == _BYTES:
-        return _until_terminator(data, position)
-    if tag == _NUMBER:
-        (bits,) = _unpack_bits(data[position : position + 8])
-        number: float = _unpack_float((bits ^ (_SIGN if bits & _SIGN else _ALL)).to_bytes(8, "big"))[0]
-        return _plain(number), position + 8
-    if tag == _ARRAY:
-        return _decoded_array(data, position)
-    if tag == _OBJECT:
-        return _decoded_object(data, position)
-    if _INT64_ZERO - 4 <= tag <= _INT64_ZERO + 4:
-        return _decoded_int64(tag, data, position)
-    return {0x01: UNDEFINED, 0x03: None, 0x0E: False, 0x0F: True}[_known(tag)], position
-
-
-def _known(tag: int) -> int:
-    if tag not in (0x01, 0x03, 0x0E, 0x0F):
-        raise ValueError(f"no component begins with {tag:02x}")
-    return tag
-
-
-def _plain(number: float) -> int | float:
-    whole = number.is_integer() and -WHOLE_MAX <= number <= WHOLE_MAX
-    return int(number) if whole and _pack_float(number) != b"\x80\0\0\0\0\0\0\0" else number
-
-
-def _until_terminator(data: bytes, position: int) -> tuple[bytes, int]:
-    end = data.index(b"\0", position)
-    while data[end + 1 : end + 2] == b"\xff":
-        end = data.index(b"\0", end + 2)
-    return data[position:end].replace(b"\0\xff", b"\0"), end + 1
-
-
-def _decoded_int64(tag: int, data: bytes, position: int) -> tuple[Int64, int]:
-    if tag == _INT64_ZERO:
-        return Int64(0), position
-    negative = tag < _INT64_ZERO
-    length = 1 << (abs(tag - _INT64_ZERO) - 1)
-    digits = data[position : position + length]
-    if len(digits) < length:
-        raise ValueError("the key ends inside an int64")
-    number = int.from_bytes(digits, "big")
-    return Int64(number - (1 << 8 * length) if negative else number), position + length
-
-
-def _decoded_array(data: bytes, position: int) -> tuple[list[object], int]:
-    items: list[object] = []
-    while data[position] != 0:
-        item, position = _decoded(data, position)
-        items.append(item)
-    return items, position + 1
-
-
-def _decoded_object(data: bytes, position: int) -> tuple[dict[str, object], int]:
-    fields: dict[str, object] = {}
-    while data[position] != 0:
-        name, position = _decoded(data, position)
-        if not isinstance(name, str):
-            raise ValueError("a field name is not a string")
-        fields[name], position = _decoded(data, position)
-    return fields, position + 1
