@@ -26,6 +26,7 @@ from evolute.execution.executor import Executor, JobChanged
 from evolute.execution.request import COMPLETION_FAILED, Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.registry.job_options import RetryPolicy
+from evolute.scheduler.job_reason import BackOff
 from evolute.storage.keyspace import document_key
 from evolute.system import job_endings, jobs
 from evolute.system.job_endings import Ending
@@ -47,13 +48,14 @@ _DEATHS = (WorkerDied.code, FunctionTimedOut.code, FunctionCrashed.code)
 
 
 class JobRunner:
-    """Runs jobs on the event loop; `run` is a task's whole life."""
+    """Runs jobs on the event loop; `run` is a task's whole life. `resting` are those that wait to be tried again."""
 
     def __init__(self, executor: Executor, subscriptions: Subscriptions, clock: Clock, limits: Limits) -> None:
         self._executor = executor
         self._subscriptions = subscriptions
         self._clock = clock
         self._limits = limits
+        self.resting: dict[str, BackOff] = {}
 
     async def run(self, job: Job) -> RunEnd:
         """To its end; on errors that are not the function's again, ever slower. The row stays pending meanwhile."""
@@ -256,7 +258,11 @@ class JobRunner:
     async def _back_off(self, job: Job, attempt: int, reason: str) -> None:
         wait_ms = min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
         logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, wait_ms, reason)
-        await self._wait_ms(wait_ms)
+        self.resting[job.id] = BackOff(self._clock.now_ns() + wait_ms * NS_PER_MS, reason)
+        try:
+            await self._wait_ms(wait_ms)
+        finally:
+            del self.resting[job.id]
 
     async def _wait_ms(self, wait_ms: int) -> None:
         """No longer than that if the clock is set back meanwhile."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from evolute.clock import NS_PER_MS, Clock
@@ -24,6 +24,7 @@ from evolute.database.transaction import Transaction
 from evolute.errors import DiskFault, Retry
 from evolute.execution.executor import Executor
 from evolute.limits import Limits
+from evolute.scheduler.job_reason import Standing
 from evolute.scheduler.job_runner import JobRunner, RunEnd
 from evolute.scheduler.pool_room import PoolRoom
 from evolute.system import deployments, job_queue, pauses
@@ -92,6 +93,21 @@ class Scheduler:
         lag_ms = 0.0 if left_ns is None else max(0, self._clock.now_ns() - left_ns) / NS_PER_MS
         by_pool = {pool: room.running for pool, room in self._rooms.items() if room.running}
         return SchedulerStatistics(len(self._running), by_pool, lag_ms, dict(self._outcomes), self._looks)
+
+    @property
+    def taken(self) -> Collection[str]:
+        """The ids of the jobs that have a task now."""
+        return self._running.keys()
+
+    def standing(self, job_id: str, path: str, pool: str) -> Standing:
+        """How a job stands now."""
+        room, function = self._rooms.get(pool), self._executor.report.functions.get(path)
+        return Standing(
+            taken=job_id in self._running,
+            is_action=function is not None and function.kind == "action",
+            back_off=self._runner.resting.get(job_id),
+            no_room=None if room is None else room.why_full(pool, self._clock.now_ns()),
+        )
 
     async def count_due(self) -> int:
         """How many jobs are due, running ones included; no more than `system_rows_per_run_max` are counted."""
