@@ -161,13 +161,11 @@ class AdminApi:
     # --- Fields -------------------------------------------------------------------------------------------------------
 
     def _page_length(self, given: Fields) -> int:
+        """How many at most; who wants more than `admin_page_rows_max` gets so many, and goes on from there."""
         length = given.optional_whole("limit")
-        rows_max = self._limits.admin_page_rows_max
-        if length is not None and not 1 <= length <= rows_max:
-            raise bad_json_body(
-                f"{given.where}.limit must be from 1 to {rows_max} (admin_page_rows_max), got {length}."
-            )
-        return min(PAGE_ROWS, rows_max) if length is None else length
+        if length is not None and length < 1:
+            raise bad_json_body(f"{given.where}.limit must be at least 1, got {length}.")
+        return PAGE_ROWS if length is None else length
 
     def _before_ms(self, given: Fields) -> float:
         before = given.tree.get("before")
