@@ -38,7 +38,7 @@ class PoolRoom:
         if self.running >= self.concurrency:
             return f"the pool {pool} is full: {self.running} of {self.concurrency} run"
         if self._bucket is not None and self._bucket.tokens(now_ns) < 1:
-            return f"the pool {pool} starts no more than {self._bucket.per_second:g} jobs per second"
+            return f"the pool {pool} has used up its rate of {self._bucket.per_second:g} per second"
         return None
 
     def ready_ns(self, now_ns: int) -> int:
