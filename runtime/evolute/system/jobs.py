@@ -117,8 +117,7 @@ def schedule(
     _count(transaction, arguments)
     now_ms = transaction.now_ns / NS_PER_MS
     row: dict[str, object] = {"name": name_of(path), "scheduledTime": scheduled_ms}
-    kept = _kept_options(options)
-    if kept:
+    if options is not NO_OPTIONS and (kept := _kept_options(options)):
         row["_options"] = kept
     is_canceled = parent_job is not None and _is_canceled(transaction, parent_job)
     if is_canceled:
