@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from evolute.system import job_endings, job_list, job_sweep, jobs
 from evolute.system.job_backlog import PoolBacklog, backlog
 from evolute.system.job_endings import Ending
 from evolute.system.job_list import Position, Wanted
+from evolute.system.job_sweep import Swept
 from evolute.system.jobs import JobOptions
 from tests.open_store import OpenStore
 
@@ -137,7 +139,7 @@ def test_what_is_no_position_is_refused(store: OpenStore, text: str) -> None:
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
-def swept(store: OpenStore, sweep: Any, limit: int = 2, **options: Any) -> int:
+def swept(store: OpenStore, sweep: Callable[..., Swept], limit: int = 2, **options: Any) -> int:
     count, after, before_ms = 0, None, store.clock.now_ns() / NS_PER_MS + 0.5
     while True:
         page = partial(sweep, after=after, before_ms=before_ms, limit=limit, **options)
