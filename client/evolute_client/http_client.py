@@ -52,6 +52,10 @@ class HttpClient:
         """A function of any kind, internal ones included. Needs the admin key."""
         return self._call("/api/function", path, arguments)
 
+    def admin(self, operation: str, /, **fields: object) -> dict[str, Any]:
+        """An operation of the admin API (`jobs/list`), and what it answers, as JSON. Needs the admin key."""
+        return self._post(f"/api/admin/{operation}", orjson.dumps(fields))
+
     def _call(self, endpoint: str, path: str, arguments: dict[str, object]) -> Any:
         encoded = orjson.Fragment(wire_codec.encode(arguments))
         body = orjson.dumps({"path": path, "args": encoded, "format": "convex_encoded_json"})

@@ -11,29 +11,47 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 
 from evolute import failpoints
 from evolute.clock import Clock, SystemClock
 from evolute.config import Config
-from evolute.database.database import Database
+from evolute.database.database import Database, DatabaseStatistics
 from evolute.errors import DefinitionError, EvoluteError
+from evolute.execution.call_durations import KindDurations
 from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer
-from evolute.execution.executor import Executor
-from evolute.execution.pool import Pool
+from evolute.execution.executor import Executor, ExecutorStatistics
+from evolute.execution.pool import Pool, PoolStatistics
+from evolute.execution.query_cache import QueryCacheStatistics
 from evolute.registry.registry import RegistryReport
 from evolute.registry.watcher import Watcher
-from evolute.scheduler.crons import CronLoop
+from evolute.scheduler.cron_admin import CronAdmin
+from evolute.scheduler.crons import CronLoop, CronStatistics
 from evolute.scheduler.housekeeping import Housekeeping
-from evolute.scheduler.scheduler import Scheduler
+from evolute.scheduler.job_admin import JobAdmin
+from evolute.scheduler.scheduler import Scheduler, SchedulerStatistics
 from evolute.storage.data_folder import DataFolder, open_data_folder
 from evolute.system import tables
 
 logger = logging.getLogger("evolute.backend")
 
 EXIT_FATE_UNKNOWN = 70
+
+
+@dataclass(frozen=True)
+class BackendStatistics:
+    """Everything that runs, at one moment; `calls` by kind."""
+
+    scheduler: SchedulerStatistics
+    crons: CronStatistics
+    calls: Mapping[str, KindDurations]
+    executor: ExecutorStatistics
+    query_cache: QueryCacheStatistics
+    pool: PoolStatistics
+    database: DatabaseStatistics
 
 
 class Backend:
@@ -46,6 +64,8 @@ class Backend:
     deployer: Deployer
     scheduler: Scheduler
     crons: CronLoop
+    job_admin: JobAdmin
+    cron_admin: CronAdmin
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
@@ -76,6 +96,17 @@ class Backend:
         self._spawn(self._schedule())
         self._spawn(Housekeeping(self.executor, self.clock, self.config.limits).run())
         return fault
+
+    def statistics(self) -> BackendStatistics:
+        return BackendStatistics(
+            scheduler=self.scheduler.statistics(),
+            crons=self.crons.statistics(),
+            calls=self.call_log.durations.statistics(),
+            executor=self.executor.statistics(),
+            query_cache=self.executor.query_cache.statistics(),
+            pool=self.pool.statistics(),
+            database=self.database.statistics(),
+        )
 
     async def watch(self, on_reload: Callable[[RegistryReport | EvoluteError], None]) -> None:
         """Deploys the folder at every save, until cancelled; `on_reload` hears what came of it."""
@@ -129,6 +160,8 @@ class Backend:
         self.deployer = Deployer(self.pool, self.executor, limits)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
         self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)
+        self.job_admin = JobAdmin(self.executor, self.scheduler, self.clock, limits)
+        self.cron_admin = CronAdmin(self.executor, limits)
         for loop in (self.scheduler, self.crons):  # after the drain, in which what they run may end
             self._stack.push_async_callback(loop.close)
         self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)

@@ -96,6 +96,7 @@ class Limits:
     completed_jobs_max: int = 100_000
     job_backoff_ms_max: int = 60_000
     job_worker_deaths_max: int = 3
+    job_stuck_ms: int = 60_000
 
     # Crons
     crons_running_max: int = 8
@@ -168,6 +169,10 @@ class Limits:
     error_bytes_max: int = 64 * KIB
     function_log_entries_max: int = 10_000
     function_log_bytes_max: int = 32 * MIB
+
+    # The admin API
+    admin_page_rows_max: int = 200
+    admin_text_characters_max: int = 1000
 
     # Functions folder
     source_bytes_max: int = 1 * MIB

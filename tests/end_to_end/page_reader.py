@@ -23,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from evolute.cli.main import commands
 from evolute.config import DEFAULT_PORT
 from evolute.limits import limits_from
@@ -242,14 +244,18 @@ class PageReader:
                 raise AssertionError(f"{block}: nobody knows how to test the command {command!r}")
 
     def _evolute(self, block: Block, arguments: list[str]) -> None:
-        """The command line must take it; `dev` and `run` are done, `serve` is believed."""
+        """The command line must take it; `serve` is believed, and everything else is done."""
         name, command, given = commands.resolve_command(commands.make_context("evolute", list(arguments)), arguments)
         assert command is not None, f"{block}: there is no command {name}"
+        if isinstance(command, click.Group):
+            _, inner, given = command.resolve_command(command.make_context(name, list(given)), given)
+            assert inner is not None
+            command = inner
         parameters = command.make_context(name, list(given)).params
         if name == "dev":
             own = "--functions" in given
             self._serve(str(parameters["functions"]) if own else str(ROOT / "functions"))
-        elif name == "run":
+        elif name in ("run", "jobs", "crons"):
             assert self._server is not None, f"{block}: there is no server to call"
             options = ["--url", self._server.url, "--data", str(self._server.data)]
             self._last_output = self._completed([sys.executable, "-m", "evolute", *arguments, *options])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -55,13 +56,25 @@ def test_every_command_and_option_is_described() -> None:
     assert isinstance(commands, click.Group)
     options = {
         option
-        for command in commands.commands.values()
+        for command in every_command(commands)
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
     assert described == options
-    assert all(f"| `evolute {name}" in text for name in commands.commands)
+    for name, command in commands.commands.items():
+        if isinstance(command, click.Group):
+            assert all(f"`evolute {name} {one}" in text for one in command.commands), name
+        else:
+            assert f"| `evolute {name}" in text
+
+
+def every_command(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from every_command(command)
+        else:
+            yield command
 
 
 def test_the_limits_are_those_that_hold() -> None:

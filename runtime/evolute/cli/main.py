@@ -1,4 +1,4 @@
-"""The command line's front: commands and their options. Each command lives in a file of its own.
+"""The command line's front: commands and their options. Each command, or group of them, lives in a file of its own.
 
 Every mistake of the user ends in one line on stderr and exit code 1, without a traceback. A command imports what it
 needs when it runs, because nobody wants to wait for a server's modules to make one call.
@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import click
 
+from evolute.cli.admin_client import address_of, address_options
+from evolute.cli.crons import crons
+from evolute.cli.jobs import jobs
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
 from evolute.errors import EvoluteError
-from evolute.storage.data_folder import ADMIN_KEY_NAME
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -90,14 +92,16 @@ def serve(functions: Path, data: Path, host: str, port: int, workers: int, actio
 @commands.command()
 @click.argument("path")
 @click.argument("arguments", default="{}", metavar="[JSON]")
-@click.option("--url", default=f"http://127.0.0.1:{DEFAULT_PORT}", show_default=True, help="The server.")
-@click.option("--data", default=".evolute", show_default=True, type=Path, help="The server's data folder.")
-@click.option("--key-file", type=Path, help="A file with the admin key, for a server on another machine.")
+@address_options
 def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) -> None:
     """Run the function PATH (`module:function`) with the named arguments JSON; print its result as JSON."""
     from evolute.cli.call import run_function
 
-    run_function(path, arguments, url, key_file or data / ADMIN_KEY_NAME)
+    run_function(path, arguments, address_of(url, data, key_file))
+
+
+commands.add_command(jobs)
+commands.add_command(crons)
 
 
 def _config(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from evolute.execution.call_durations import CallDurations
 from evolute.limits import Limits
 
 logger = logging.getLogger("evolute.calls")
@@ -31,9 +32,10 @@ class CallLogEntry(NamedTuple):
 
 
 class CallLog:
-    """For the event loop's thread only."""
+    """For the event loop's thread only. `durations` are of all calls, whether or not their entries are still kept."""
 
     def __init__(self, limits: Limits) -> None:
+        self.durations = CallDurations()
         self._entries_max = limits.function_log_entries_max
         self._bytes_max = limits.function_log_bytes_max
         self._entries: deque[CallLogEntry] = deque()
@@ -42,6 +44,7 @@ class CallLog:
 
     def add(self, entry: CallLogEntry) -> None:
         """Keeps the entry and tells every listener, synchronously."""
+        self.durations.add(entry.kind, entry.duration_ms, failed=entry.error is not None)
         self._entries.append(entry)
         self._bytes += _weight(entry)
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:

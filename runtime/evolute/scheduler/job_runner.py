@@ -26,6 +26,7 @@ from evolute.execution.executor import Executor, JobChanged
 from evolute.execution.request import COMPLETION_FAILED, Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.registry.job_options import RetryPolicy
+from evolute.scheduler.job_reason import BackOff
 from evolute.storage.keyspace import document_key
 from evolute.system import job_endings, jobs
 from evolute.system.job_endings import Ending
@@ -49,7 +50,7 @@ _DEATHS = (WorkerDied.code, FunctionTimedOut.code, FunctionCrashed.code)
 class JobRunner:
     """Runs jobs on the event loop; `run` is a task's whole life.
 
-    `backing_off` are the jobs that wait to be tried again, by id, and until when; `backs_off` is set when one begins to.
+    `resting` are the jobs that wait to be tried again, by id; `rests` is set when one begins to.
     """
 
     def __init__(self, executor: Executor, subscriptions: Subscriptions, clock: Clock, limits: Limits) -> None:
@@ -57,8 +58,8 @@ class JobRunner:
         self._subscriptions = subscriptions
         self._clock = clock
         self._limits = limits
-        self.backing_off: dict[str, int] = {}
-        self.backs_off = asyncio.Event()
+        self.resting: dict[str, BackOff] = {}
+        self.rests = asyncio.Event()
 
     async def run(self, job: Job) -> RunEnd:
         """To its end; on errors that are not the function's again, ever slower. The row stays pending meanwhile."""
@@ -73,7 +74,7 @@ class JobRunner:
                 job = found
                 continue
             except ShuttingDown:
-                await self._wait_ms(job, self._limits.shutdown_ms_max)  # The next server runs it.
+                await self._rest(job, self._limits.shutdown_ms_max, "the server is shutting down")  # The next runs it.
                 continue
             except (DiskFault, Retry) as error:
                 reason = str(error)
@@ -261,15 +262,16 @@ class JobRunner:
     async def _back_off(self, job: Job, attempt: int, reason: str) -> None:
         wait_ms = min(BACKOFF_MS_MIN << min(attempt, 32), self._limits.job_backoff_ms_max)
         logger.warning("job %s (%s) is tried again in %d ms: %s", job.id, job.path, wait_ms, reason)
-        await self._wait_ms(job, wait_ms)
+        await self._rest(job, wait_ms, reason)
 
-    async def _wait_ms(self, job: Job, wait_ms: int) -> None:
+    async def _rest(self, job: Job, wait_ms: int, reason: str) -> None:
         """No longer than that if the clock is set back meanwhile."""
         since_ns = self._clock.now_ns()
-        until_ns = self.backing_off[job.id] = since_ns + wait_ms * NS_PER_MS
-        self.backs_off.set()
+        until_ns = since_ns + wait_ms * NS_PER_MS
+        self.resting[job.id] = BackOff(until_ns, reason)
+        self.rests.set()
         try:
             while since_ns <= self._clock.now_ns() < until_ns:
                 await self._clock.wait_until(until_ns)
         finally:
-            del self.backing_off[job.id]
+            del self.resting[job.id]

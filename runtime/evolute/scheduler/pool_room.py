@@ -33,6 +33,14 @@ class PoolRoom:
         """Whether there is a place, and no token to start a job with."""
         return self._bucket is not None and self.running < self.concurrency and self._bucket.tokens(now_ns) < 1
 
+    def why_full(self, pool: str, now_ns: int) -> str | None:
+        """Why no job of it can be started now; None if one can."""
+        if self.running >= self.concurrency:
+            return f"the pool {pool} is full: {self.running} of {self.concurrency} run"
+        if self._bucket is not None and self._bucket.tokens(now_ns) < 1:
+            return f"the pool {pool} has used up its rate of {self._bucket.per_second:g} per second"
+        return None
+
     def ready_ns(self, now_ns: int) -> int:
         assert self._bucket is not None
         return self._bucket.ready_ns(now_ns)

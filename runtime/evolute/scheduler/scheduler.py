@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ from evolute.database.transaction import Transaction
 from evolute.errors import DiskFault, Retry
 from evolute.execution.executor import Executor
 from evolute.limits import Limits
+from evolute.scheduler.job_reason import Standing
 from evolute.scheduler.job_runner import JobRunner, RunEnd
 from evolute.scheduler.pool_room import PoolRoom
 from evolute.system import deployments, job_queue, pauses
@@ -86,13 +87,28 @@ class Scheduler:
     @property
     def sleeps_until_ns(self) -> int:
         """When the loop looks again, or a job is tried again, if nothing happens before."""
-        return min(self._sleeps_until_ns, *self._runner.backing_off.values())
+        return min(self._sleeps_until_ns, *(one.until_ns for one in self._runner.resting.values()), NEVER_NS)
 
     def statistics(self) -> SchedulerStatistics:
         left_ns = self._left_over_ns
         lag_ms = 0.0 if left_ns is None else max(0, self._clock.now_ns() - left_ns) / NS_PER_MS
         by_pool = {pool: room.running for pool, room in self._rooms.items() if room.running}
         return SchedulerStatistics(len(self._running), by_pool, lag_ms, dict(self._outcomes), self._looks)
+
+    @property
+    def taken(self) -> Collection[str]:
+        """The ids of the jobs that have a task now."""
+        return self._running.keys()
+
+    def standing(self, job_id: str, path: str, pool: str) -> Standing:
+        """How a job stands now."""
+        room, function = self._rooms.get(pool), self._executor.report.functions.get(path)
+        return Standing(
+            taken=job_id in self._running,
+            is_action=function is not None and function.kind == "action",
+            back_off=self._runner.resting.get(job_id),
+            no_room=None if room is None else room.why_full(pool, self._clock.now_ns()),
+        )
 
     async def count_due(self) -> int:
         """How many jobs are due, running ones included; no more than `system_rows_per_run_max` are counted."""
@@ -110,9 +126,8 @@ class Scheduler:
         while True:
             await self._asleep.wait()
             now_ns = self._clock.now_ns()
-            if active := [
-                task for job, task in self._running.items() if self._runner.backing_off.get(job, 0) <= now_ns
-            ]:
+            resting = {job for job, one in self._runner.resting.items() if one.until_ns > now_ns}
+            if active := [task for job, task in self._running.items() if job not in resting]:
                 await self._wait_one_pauses(active)
             elif self._woken.is_set() or self._gathering or self._sleeps_until_ns <= self._clock.now_ns():
                 await asyncio.sleep(0)  # It is being woken.
@@ -121,12 +136,12 @@ class Scheduler:
 
     async def _wait_one_pauses(self, active: list[asyncio.Task[RunEnd]]) -> None:
         """Until one of the jobs has ended, or some job backs off."""
-        self._runner.backs_off.clear()
-        backs_off = asyncio.ensure_future(self._runner.backs_off.wait())
+        self._runner.rests.clear()
+        rests = asyncio.ensure_future(self._runner.rests.wait())
         try:
-            await asyncio.wait([*active, backs_off], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*active, rests], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            backs_off.cancel()
+            rests.cancel()
 
     async def run(self) -> None:
         """Runs until cancelled. A look that fails is made again a second later: one bad row must not stop all jobs."""

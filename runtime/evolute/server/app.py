@@ -1,6 +1,6 @@
 """The ASGI application over a Backend, and the server that listens for it.
 
-Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, front page
+Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, Metrics, front page
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from evolute.backend import Backend
 from evolute.clock import random_bytes
 from evolute.config import Config
 from evolute.errors import EvoluteError, ShuttingDown
+from evolute.server.admin_api import AdminApi
 from evolute.server.auth import Authenticator
 from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
 from evolute.server.http_api import HttpApi, HttpError, response_to_error
+from evolute.server.metrics import Metrics
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.sync.connection import Host
 from evolute.sync.transition import Disclosure
@@ -72,6 +74,8 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         Route("/api/action", api.action, methods=["POST"]),
         Route("/api/function", api.function, methods=["POST"]),
         Route("/api/query_ts", api.query_ts, methods=["POST"]),
+        *AdminApi(backend, authenticator).routes(),
+        Route("/metrics", Metrics(backend, authenticator).page),
         Route("/version", _version),
         Route("/", root),
     ]

@@ -124,32 +124,12 @@ class HttpApi:
         return json_response({"ts": encode_ts(self._published_ts())})
 
     async def _call(self, request: Request, kind: Kind | None) -> Response:
-        identity = self._identity(request)
-        if kind is None and not identity.is_admin:
-            raise HttpError(403, "BadDeployKey", "This endpoint needs the admin key: `Authorization: Convex <key>`.")
-        wanted = _decode_body(await self._read_body(request))
+        identity = identity_of(request, self._authenticator)
+        if kind is None:
+            require_admin(identity)
+        wanted = _decode_body(await read_body(request, self._limits))
         outcome = await self._run(wanted, kind, identity)
         return self._response(request, wanted.format, outcome)
-
-    def _identity(self, request: Request) -> Identity:
-        header = request.headers.get("authorization")
-        key = request.query_params.get("adminKey")
-        return self._authenticator.identity_of_header(f"Convex {key}" if header is None and key else header)
-
-    async def _read_body(self, request: Request) -> bytes:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" and not media_type.endswith("+json"):
-            raise bad_json_body(f"The Content-Type must be application/json, got {media_type or 'none'!r}.")
-        bytes_max = self._limits.http_body_bytes_max
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > bytes_max:
-                    raise bad_json_body(f"The body is longer than {bytes_max} bytes (http_body_bytes_max).")
-        except ClientDisconnect:
-            raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.") from None
-        return bytes(body)
 
     async def _run(self, wanted: HttpCall, kind: Kind | None, identity: Identity) -> Outcome:
         if wanted.fault is not None:
@@ -185,6 +165,36 @@ class HttpApi:
         if outcome.log_lines and not self._redact:
             tree["logLines"] = [_encodable(line) for line in outcome.log_lines]
         return json_response(tree)
+
+
+def identity_of(request: Request, authenticator: Authenticator) -> Identity:
+    """Who asks. Raises Unauthorized."""
+    header = request.headers.get("authorization")
+    key = request.query_params.get("adminKey")
+    return authenticator.identity_of_header(f"Convex {key}" if header is None and key else header)
+
+
+def require_admin(identity: Identity) -> None:
+    """Raises HttpError for everybody else."""
+    if not identity.is_admin:
+        raise HttpError(403, "BadDeployKey", "This endpoint needs the admin key: `Authorization: Convex <key>`.")
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """A body of JSON, not parsed yet. Raises HttpError."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise bad_json_body(f"The Content-Type must be application/json, got {media_type or 'none'!r}.")
+    bytes_max = limits.http_body_bytes_max
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > bytes_max:
+                raise bad_json_body(f"The body is longer than {bytes_max} bytes (http_body_bytes_max).")
+    except ClientDisconnect:
+        raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.") from None
+    return bytes(body)
 
 
 def _encodable(text: str) -> str:

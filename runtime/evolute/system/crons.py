@@ -1,6 +1,7 @@
 """Crons: rows that say what runs and when, and the latest runs of each.
 
     _crons       name, schedule, path, args, static, state, nextTime       _due: when it is due    _previous: was due
+                 _regular: what was next before somebody asked for a run now
     _cron_runs   name, path, scheduledTime, status, logLines, executionTime      the newest of each cron
 
     due ──► in progress ──► the run is recorded, the next due time set
@@ -24,9 +25,9 @@ from evolute.database.transaction import Transaction
 from evolute.errors import DefinitionError, InvalidSchedule, LimitReached
 from evolute.limits import Limits
 from evolute.system.tables import BY_CRON, BY_DUE, BY_STATIC, CRON_RUNS, CRONS, CRONS_NUMBER
-from evolute.values.cron_schedule import Schedule, from_value
+from evolute.values.cron_schedule import Advance, Schedule, from_value
 from evolute.values.document_id import INTERNAL_ID_BYTES, encode_id
-from evolute.values.value import SYSTEM_FIELDS, Int64, Value
+from evolute.values.value import SYSTEM_FIELDS, UNSET, Int64, Value
 from evolute.values.wire_codec import decode_canonical, encode
 
 PENDING: Final = {"kind": "pending"}
@@ -199,9 +200,12 @@ def _put(
             made = {"name": name, **fields, "state": PENDING, **due}
             transaction.insert(CRONS, made, internal_id=_internal_id(name))
             return
+        has_changed = encode(row["schedule"]) != encode(fields["schedule"])
+        if has_changed:
+            fields["_regular"] = UNSET
         if row["state"] == IN_PROGRESS:  # The run's end sets the next due time, by the schedule of then.
             due = {}
-        elif encode(row["schedule"]) == encode(fields["schedule"]):
+        elif not has_changed:
             due = _due_fields(_mended(int(row["_due"]), schedule, now_ns, offset_ns))
         else:
             previous_ns = int(row["_previous"]) if "_previous" in row else None
@@ -266,7 +270,8 @@ def end(transaction: Transaction, run: Due, ended: Run) -> int:
         result = (ended.result or b"null").decode()
         status = {"kind": "success", "result": _cut(result, transaction.limits)}
     schedule, offset_ns = from_value(row["schedule"]), _offset_ns(row["name"], transaction.limits)
-    following = schedule.next(run.due_ns, ended.ended_ns, offset_ns)
+    following = _following(row, schedule, ended.ended_ns, offset_ns)
+    previous = {"_regular": UNSET} if "_regular" in row else {"_previous": Int64(run.due_ns)}
     with transaction.uncounted():
         lines = _cut_lines(ended.log_lines, transaction.limits)
         _record(transaction, row, status, lines, ended.duration_ms)
@@ -274,9 +279,34 @@ def end(transaction: Transaction, run: Due, ended: Run) -> int:
             text = skipped_text(row["name"], following.skipped)
             _record(transaction, row, {"kind": "canceled", "skipped": following.skipped}, [text], 0.0)
         _prune(transaction, row["name"])
-        going_on = {"state": PENDING, "_previous": Int64(run.due_ns), **_due_fields(following.due_ns)}
-        transaction.patch(run.cron_id, going_on)
+        transaction.patch(run.cron_id, {"state": PENDING, **previous, **_due_fields(following.due_ns)})
     return following.skipped
+
+
+def run_now(transaction: Transaction, name: str) -> bool | None:
+    """A run more, due now; then it goes on as if there had been none, but for a time that comes while it runs.
+
+    False if it is due or runs already, None if there is no cron of this name.
+    """
+    row = _row(transaction, cron_id(name))
+    if row is None:
+        return None
+    if row["state"] == IN_PROGRESS or int(row["_due"]) <= transaction.now_ns:
+        return False
+    with transaction.uncounted():
+        transaction.patch(row["_id"], {"_regular": row["_due"], **_due_fields(transaction.now_ns)})
+    return True
+
+
+def _following(row: Row, schedule: Schedule, ended_ns: int, offset_ns: int) -> Advance:
+    """After a run that somebody asked for, the time that was next before it; if that is past by now, it is skipped."""
+    if "_regular" not in row:
+        return schedule.next(int(row["_due"]), ended_ns, offset_ns)
+    regular_ns = int(row["_regular"])
+    if regular_ns > ended_ns:
+        return Advance(regular_ns, 0)
+    following = schedule.next(regular_ns, ended_ns, offset_ns)
+    return Advance(following.due_ns, following.skipped + 1)
 
 
 def skipped_since(transaction: Transaction, run: Due) -> int:

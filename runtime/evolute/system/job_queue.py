@@ -57,6 +57,11 @@ def pools(transaction: Transaction) -> list[str]:
     return list(_hops(transaction, "_pool", {}))
 
 
+def names(transaction: Transaction, pool: str) -> list[str]:
+    """The functions of which a pool has jobs to do, now or later, as rows name them. Reads one row of each."""
+    return list(_hops(transaction, "name", {"_pool": pool}))
+
+
 def due(
     transaction: Transaction,
     pool: str,
