@@ -23,6 +23,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -109,6 +110,9 @@ class LocalRunners:
             self._action_runner.cancel(request.id)
             await asyncio.wait({running})
             raise
+
+    def action_room(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # the event loop takes any number
 
     def _runner(self) -> Runner:
         """Each thread has its own, as each worker process has: a runner does one thing at a time."""

@@ -35,6 +35,14 @@ async def nap(ctx: ActionCtx, seconds: float) -> None:
 def nap_later(ctx: MutationCtx, seconds: float) -> str:
     return ctx.scheduler.run_after(0, nap, seconds=seconds)
 
+@internal_mutation
+def note(ctx: MutationCtx) -> None:
+    ctx.db.insert("notes", {})
+
+@mutation
+def note_later(ctx: MutationCtx) -> str:
+    return ctx.scheduler.run_after(0, note)
+
 @query
 def state(ctx: QueryCtx, job: str) -> str:
     return ctx.db.system.get(job)["state"]["kind"]
@@ -62,9 +70,9 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(within_a_minute())
 
 
-async def until_napping(served: BackendUnderTest, job: str) -> None:
+async def until(served: BackendUnderTest, job: str, state: str) -> None:
     while True:
-        if await served.query("m:state", job=job) == jobs.IN_PROGRESS:
+        if await served.query("m:state", job=job) == state:
             return
         await asyncio.sleep(0.01)
 
@@ -90,11 +98,35 @@ def test_when_what_was_served_last_does_not_load_either_nothing_is_served(tmp_pa
     run(scenario)
 
 
+def test_an_action_is_in_progress_only_once_a_worker_can_take_it(tmp_path: Path) -> None:
+    """What still waits for a worker loses nothing in a crash; and it keeps no mutation waiting."""
+    limits = replace(QUICK, actions_per_worker_max=1)
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, {"m.py": JOBS}, limits, actions=0) as served:
+            naps = [await served.mutate("m:nap_later", seconds=0.2) for _ in range(3)]
+            note = await served.mutate("m:note_later")
+            await until(served, note, jobs.SUCCESS)
+            assert [await served.query("m:state", job=nap) for nap in naps] == [jobs.PENDING] * 3
+        async with BackendUnderTest(tmp_path, {"m.py": JOBS}, limits, actions=1) as served:
+            note = await served.mutate("m:note_later")
+            await until(served, note, jobs.SUCCESS)
+            states = {jobs.PENDING, jobs.IN_PROGRESS, jobs.SUCCESS}
+            while states & {jobs.PENDING, jobs.IN_PROGRESS}:
+                await asyncio.sleep(0.01)
+                found = [await served.query("m:state", job=nap) for nap in naps]
+                assert found.count(jobs.IN_PROGRESS) <= 1, found
+                states = set(found)
+            assert states == {jobs.SUCCESS}
+
+    run(scenario)
+
+
 def test_stopping_lets_jobs_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with BackendUnderTest(tmp_path, {"m.py": JOBS}) as served:
             job = await served.mutate("m:nap_later", seconds=0.5)
-            await until_napping(served, job)
+            await until(served, job, jobs.IN_PROGRESS)
         async with BackendUnderTest(tmp_path, {"m.py": JOBS}) as served:
             assert await served.query("m:state", job=job) == jobs.SUCCESS
 
@@ -108,7 +140,7 @@ def test_a_job_that_does_not_end_delays_the_end_by_no_more_than_the_limit(tmp_pa
     async def scenario() -> None:
         async with BackendUnderTest(tmp_path, {"m.py": JOBS}, limits) as served:
             job = await served.mutate("m:nap_later", seconds=50)
-            await until_napping(served, job)
+            await until(served, job, jobs.IN_PROGRESS)
             started = time.monotonic()
             await served.backend.executor.drain(limits.shutdown_ms_max)
         assert 1 <= time.monotonic() - started < 1.9

@@ -15,7 +15,7 @@ from evolute.database.catalog import (
     value_at,
 )
 from evolute.errors import LimitReached, StoreCorrupt
-from evolute.storage.keyspace import index_key, parse
+from evolute.storage.keyspace import index_prefix, parse
 from evolute.values.key_codec import decode_key, encode_key
 from evolute.values.value import UNDEFINED, Value
 
@@ -53,8 +53,8 @@ def test_what_is_no_definition_is_said_to_be_corrupt(data: bytes) -> None:
 def test_a_document_has_one_entry_in_each_index() -> None:
     document: dict[str, Value] = {"_id": "x", "_creationTime": 5.5, "author": {"name": "Ada"}}
     assert MESSAGES.entry_keys(document, INTERNAL_ID) == [
-        index_key(1, encode_key([5.5]), INTERNAL_ID),
-        index_key(2, encode_key(["Ada", UNDEFINED, 5.5]), INTERNAL_ID),
+        index_prefix(1, encode_key([5.5])) + INTERNAL_ID,
+        index_prefix(2, encode_key(["Ada", UNDEFINED, 5.5])) + INTERNAL_ID,
     ]
     by_author = parse(MESSAGES.entry_keys(document, INTERNAL_ID)[1])
     assert decode_key(by_author.encoded) == ["Ada", UNDEFINED, 5.5]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,9 @@ class Runners:
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         return await self.run("action", (call,))
+
+    def action_room(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def _result(self, transaction: Transaction, call: Call) -> CallResult:
         self.runs.append(call.path)

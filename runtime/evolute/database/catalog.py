@@ -8,12 +8,12 @@ order total; it is not among the `fields`. `by_creation_time` has no other field
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evolute.errors import LimitReached, StoreCorrupt
-from evolute.storage.keyspace import index_key
-from evolute.values.key_codec import encode_key
+from evolute.storage.keyspace import after_prefix, index_prefix
+from evolute.values.key_codec import encode_component, encode_key
 from evolute.values.value import UNDEFINED, Value
 from evolute.values.wire_codec import decode_canonical, encode
 
@@ -33,14 +33,30 @@ class IndexEntry:
     key_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The fields of the key: those declared, then `_creationTime`."""
     paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    _prefix: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key_fields", (*self.fields, CREATION_TIME))
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in self.key_fields))
+        object.__setattr__(self, "_prefix", index_prefix(self.id))
 
     def key_of(self, document: Mapping[str, Value], internal_id: bytes) -> bytes:
         """The key of this document's entry. `document` has its system fields."""
-        return index_key(self.id, encode_key([value_at(document, path) for path in self.paths]), internal_id)
+        components = [encode_component(value_at(document, path)) for path in self.paths]
+        return b"".join((self._prefix, *components, internal_id))
+
+    def range_of(self, values: Collection[object]) -> tuple[bytes, bytes]:
+        """The interval (start, end) of the entries whose first fields have these values."""
+        prefix = self._prefix + encode_key(values)
+        return prefix, self.after(prefix, len(values))
+
+    def after(self, prefix: bytes, length: int) -> bytes:
+        """The end of the keys that begin with `prefix`, which has `length` fields of this index.
+
+        Another field begins with a byte below ff, while ff goes on with the string that `prefix` seems to end with;
+        after the last field comes an internal id, which may begin with ff.
+        """
+        return prefix + b"\xff" if length < len(self.key_fields) else after_prefix(prefix)
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,8 @@ def _decoded(data: bytes) -> Value:
 
 def value_at(document: Mapping[str, Value], path: tuple[str, ...]) -> object:
     """The value at a dotted path, or UNDEFINED where a step is missing or leads into something that is no object."""
+    if len(path) == 1:
+        return document.get(path[0], UNDEFINED)
     value: object = document
     for step in path:
         if not isinstance(value, dict):

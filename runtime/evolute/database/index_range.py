@@ -5,7 +5,7 @@
     with_index("by_author_at", author=a, at=Range(gte=10, lt=20))
     with_index("by_author_at", lambda q: q.eq("author", a).gte("at", 10).lt("at", 20))
 
-Both make the same comparisons, which `key_range` turns into an interval of the index's keys. The order in which they
+Both make the same comparisons, which become an interval of the index's keys. The order in which they
 are given is free. Bounds are values of any type: without an upper one a range goes on into the types that sort higher,
 and without a lower one it begins with the documents that lack the field.
 """
@@ -19,8 +19,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from evolute.database.catalog import IndexEntry
 from evolute.errors import InvalidQuery
-from evolute.storage.keyspace import after_prefix, index_prefix
-from evolute.values.key_codec import encode_component, encode_key
+from evolute.values.key_codec import encode_component
 from evolute.values.value import UNDEFINED, UNSET
 from evolute.values.wire_codec import encode
 
@@ -125,7 +124,20 @@ class Comparisons:
             raise InvalidQuery(f"The function of `with_index` must return the builder that it was given, got {built!r}")
         self._given = built.comparisons()
 
-    def on(self, index: IndexEntry) -> list[Comparison]:
+    def interval(self, table: str, index: IndexEntry) -> tuple[bytes, bytes]:
+        """The interval (start, end) of the index's keys; empty, with end <= start, for bounds that contradict.
+
+        Raises InvalidQuery for comparisons that are not one interval of this index, InvalidValue for a bound that is
+        no value.
+        """
+        keywords = self._keywords
+        if not self._given and tuple(keywords) == index.key_fields[: len(keywords)]:
+            values = keywords.values()
+            if not any(isinstance(value, Range) for value in values):
+                return index.range_of(values)  # equal fields in the index's order: nothing to sort or to refuse
+        return _key_range(f"{table}.{index.name}", index, self._on(index))
+
+    def _on(self, index: IndexEntry) -> list[Comparison]:
         """`from_` means the field `from`, unless the index has a field `from_`."""
         comparisons = list(self._given)
         for name, value in self._keywords.items():
@@ -148,35 +160,20 @@ class _Conditions(NamedTuple):
     upper: Comparison | None
 
 
-def key_range(table: str, index: IndexEntry, comparisons: Sequence[Comparison]) -> tuple[bytes, bytes]:
-    """The interval (start, end) of the index's keys; empty, with end <= start, for bounds that contradict each other.
-
-    Raises InvalidQuery for comparisons that are not one interval of this index, InvalidValue for a bound that is no
-    value.
-    """
-    name = f"{table}.{index.name}"
+def _key_range(name: str, index: IndexEntry, comparisons: Sequence[Comparison]) -> tuple[bytes, bytes]:
     equal, bound_field, lower, upper = _sorted_conditions(name, comparisons)
     used = _in_index_order(name, index.key_fields, equal, bound_field)
-    prefix = index_prefix(index.id, encode_key([equal[field] for field in used if field != bound_field]))
-    start, end = prefix, _after(prefix, index, len(equal))
+    prefix, end = index.range_of([equal[field] for field in used if field != bound_field])
+    start = prefix
     if lower is not None:
         start = prefix + encode_component(lower.value)
         if lower.operator == "gt":
-            start = _after(start, index, len(used))
+            start = index.after(start, len(used))
     if upper is not None:
         end = prefix + encode_component(upper.value)
         if upper.operator == "lte":
-            end = _after(end, index, len(used))
+            end = index.after(end, len(used))
     return start, end
-
-
-def _after(prefix: bytes, index: IndexEntry, length: int) -> bytes:
-    """The end of the keys that begin with `prefix`, which has `length` fields of the index.
-
-    Another field begins with a byte below ff, while ff goes on with the string that `prefix` seems to end with; after
-    the last field comes an internal id, which may begin with ff.
-    """
-    return prefix + b"\xff" if length < len(index.key_fields) else after_prefix(prefix)
 
 
 def _sorted_conditions(name: str, comparisons: Sequence[Comparison]) -> _Conditions:

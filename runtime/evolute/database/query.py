@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefinition
-from evolute.database.index_range import Comparisons, RangeFunction, key_range
+from evolute.database.index_range import Comparisons, RangeFunction
 from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
 from evolute.limits import Limits
 from evolute.values.schema import IndexDefinition
@@ -162,8 +162,8 @@ class Query(Generic[D]):
             return iter(())
         index = self._index_entry(definition, self._index or BY_CREATION_TIME)
         try:
-            comparisons = self._comparisons.on(index) if self._comparisons is not None else []
-            start, end = key_range(self._table, index, comparisons)
+            comparisons = self._comparisons
+            start, end = comparisons.interval(self._table, index) if comparisons is not None else index.range_of(())
         except InvalidQuery as error:
             raise self._source.poison(error) from None
         if definition is None:

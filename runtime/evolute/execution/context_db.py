@@ -43,8 +43,8 @@ class ContextReader:
         return ContextSystemReader(self._transaction, self._scope)
 
     def query(self, table: str | type, /) -> ContextQuery:
-        with self._scope:
-            return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
+        self._scope.check()
+        return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
 
     def get(self, id: str, /) -> Row | None:
         with self._scope:
@@ -136,9 +136,9 @@ class ContextSystemReader:
             return None if row is None else _shown(self._transaction, table, row)
 
     def query(self, table: str, /) -> ContextQuery:
-        with self._scope:
-            name = _public_system_table(table)
-            return ContextQuery(self._transaction.query(name), self._scope, partial(_shown, self._transaction, name))
+        self._scope.check()
+        name = _public_system_table(table)
+        return ContextQuery(self._transaction.query(name), self._scope, partial(_shown, self._transaction, name))
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:

@@ -30,21 +30,20 @@ class ContextQuery:
     def with_index(self, name: str, fn: object = None, /, **fields: object) -> ContextQuery:
         if self._shown is not None and name not in PUBLIC_INDEXES:
             raise IndexNotFound(f"Index {name} not found: a system table has only {' and '.join(PUBLIC_INDEXES)}.")
-        with self._scope:
-            users = self._scope.clock.as_user_code(fn) if callable(fn) else fn  # None, or what the query refuses
-            return self._chained(self._query.with_index(name, cast(Any, users), **fields))
+        self._scope.check()
+        return self._chained(self._query.with_index(name, cast(Any, fn), **fields))
 
     def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
-        with self._scope:
-            return self._chained(self._query.order(order))
+        self._scope.check()
+        return self._chained(self._query.order(order))
 
     def filter(self, predicate: object, /) -> ContextQuery:
         shown = self._shown
-        with self._scope:
-            if not callable(predicate):
-                return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
-            users = self._scope.clock.as_user_code(predicate)
-            return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
+        self._scope.check()
+        if not callable(predicate):
+            return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
+        users = self._scope.clock.as_user_code(predicate)
+        return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
 
     def first(self) -> Row | None:
         with self._scope:

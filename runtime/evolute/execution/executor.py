@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -78,6 +78,8 @@ class Runners(Protocol):
     async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome: ...
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome: ...
+
+    def action_room(self) -> AbstractAsyncContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Executor:
             return outcome
 
     async def act(self, call: Call, *, nested: bool = False) -> Outcome:
-        """Runs the action, at most once. `nested`: called by an action, in whose slot it runs."""
+        """Runs the action, at most once. `nested`: in a slot that the calling action or an `action_room` holds."""
         # A job, or a cron's run, is in progress already.
         with self._admission.admit(always=call.depth > 0 or call.job is not None or call.cron is not None):
             started_ns = self._clock.now_ns()
@@ -177,6 +179,13 @@ class Executor:
                 outcome = Outcome(result.value, result.error, result.log_lines, self._database.log.published_ts)
             self._log_call(call, "action", started_ns, outcome)
             return outcome
+
+    def action_room(self) -> AbstractAsyncContextManager[None]:
+        """Entered when an action could run at once; the room is kept for it while the block runs.
+
+        Waiting for it is no call under way: the executor drains without it. Raises ShuttingDown.
+        """
+        return self._runners.action_room()
 
     async def run_any(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
         """Runs a function of whatever kind it is of."""

@@ -19,13 +19,14 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from evolute.clock import Clock, random_bytes
 from evolute.errors import FunctionCrashed, FunctionTimedOut, Overloaded, ShuttingDown, WorkerDied
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
-from evolute.execution.worker_process import Callbacks, Lane, Pending, Sources, WorkerProcess
+from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, Sources, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
 
@@ -82,7 +83,7 @@ class Pool:
         self._on_worker_death = on_worker_death
         self._active: Generation | None = None
         self._generations: set[Generation] = set()
-        self._queues: dict[Lane, deque[Pending]] = {"transaction": deque(), "action": deque()}
+        self._queues: dict[Lane, deque[Pending | RoomRequest]] = {"transaction": deque(), "action": deque()}
         self._ids = itertools.count(1)
         self._seeds = _seeds()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,6 +189,25 @@ class Pool:
         """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
         return await self._enqueue(Pending("action", (call,), self._new_future(), callbacks, nested), urgent=nested)
 
+    @asynccontextmanager
+    async def action_room(self) -> AsyncIterator[None]:
+        """Waits for its turn at an action worker that is ready and has a slot, and holds the slot while the block runs.
+
+        What the block runs as a nested action is in this slot. Raises ShuttingDown.
+        """
+        if self._closing:
+            raise ShuttingDown
+        request = RoomRequest(asyncio.get_running_loop().create_future())
+        self._queues["action"].append(request)
+        self._dispatch("action")
+        try:
+            await request.future
+            yield
+        finally:
+            if request.worker is not None:
+                request.worker.rooms -= 1
+                self._dispatch("action")
+
     async def _enqueue(self, pending: Pending, *, urgent: bool) -> FunctionOutcome:
         if self._closing:
             raise ShuttingDown
@@ -220,23 +240,22 @@ class Pool:
             if pending.future.done():
                 queue.popleft()
                 continue
-            worker = self._choose(generation.workers[lane], nested=pending.nested)
+            nested = isinstance(pending, Pending) and pending.nested
+            worker = self._choose(generation.workers[lane], nested=nested)
             if worker is None:
                 return
             queue.popleft()
+            if isinstance(pending, RoomRequest):
+                worker.rooms += 1
+                pending.worker = worker
+                pending.future.set_result(None)
+                continue
             worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), next(self._seeds))
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
-        able = [worker for worker in workers if worker.ready and not worker.retired]
-        able = [worker for worker in able if worker.lane == "action" or not worker.is_late]
-        if not able:
-            return None
-        worker = min(able, key=lambda candidate: len(candidate.pending))
-        if nested:
-            return worker
-        if worker.lane == "transaction":
-            return worker if len(worker.pending) < self._limits.requests_per_worker_max else None
-        return worker if worker.slots_used < self._limits.actions_per_worker_max else None
+        able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]
+        # What is nested uses a slot that is held already, so what is held says nothing about where to run it.
+        return min(able, key=lambda worker: len(worker.pending) + (0 if nested else worker.rooms), default=None)
 
     def _overtake(self, worker: WorkerProcess) -> None:
         """What was sent behind a request that runs long gets a second place, at the head of the queue."""
@@ -253,7 +272,7 @@ class Pool:
                 worker.cancel(pending)
 
     @staticmethod
-    def _fail(pending: Pending, error: Exception) -> None:
+    def _fail(pending: Pending | RoomRequest, error: Exception) -> None:
         if not pending.future.done():
             pending.future.set_exception(error)
 

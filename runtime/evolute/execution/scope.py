@@ -3,6 +3,9 @@
 Everything that `ctx` hands out (db, queries, scheduler) shares the scope of its function, and every use of it is inside
 `with scope`: it is refused once the function has returned, and its time is the runtime's and not the function's. If the
 stack or the memory gives out inside, what was being done is half done: then nothing of the call may be committed.
+
+What only says what is wanted, the steps of a query, reads and writes nothing: it calls `check`, and its time is the
+function's own.
 """
 
 from __future__ import annotations
@@ -39,11 +42,16 @@ class Scope:
     def clock(self) -> CallClock:
         return self._clock
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Raises ContextClosed."""
         if not self._open:
             raise ContextClosed(RETURNED)
         if get_ident() != self._thread:
             raise ContextClosed(OTHER_THREAD)
+
+    def __enter__(self) -> None:
+        if not self._open or get_ident() != self._thread:
+            self.check()
         self._clock.enter()
 
     def __exit__(

@@ -68,6 +68,14 @@ class Pending:
     sent_ns: int = 0
 
 
+@dataclass(eq=False, slots=True)
+class RoomRequest:
+    """Who waits, in the queue of the actions, for a slot to hold. `worker` is the one that keeps it free."""
+
+    future: asyncio.Future[None]
+    worker: WorkerProcess | None = None
+
+
 class WorkerProcess:
     """Owns a process and the channel to it. The callbacks are called on the event loop, synchronously.
 
@@ -86,6 +94,7 @@ class WorkerProcess:
     ) -> None:
         self.lane = lane
         self.pending: dict[int, Pending] = {}
+        self.rooms = 0  # slots that are held by others than its pending actions
         self.loaded = False  # it has been ready once
         self.ready = False
         self.retired = False  # it takes no more requests
@@ -123,7 +132,14 @@ class WorkerProcess:
     @property
     def slots_used(self) -> int:
         """Nested actions run in their caller's slot, so that slots cannot deadlock."""
-        return sum(not pending.nested for pending in self.pending.values())
+        return sum(not pending.nested for pending in self.pending.values()) + self.rooms
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes one more request that needs a place of its own."""
+        if self.lane == "action":
+            return self.slots_used < self._limits.actions_per_worker_max
+        return not self.is_late and len(self.pending) < self._limits.requests_per_worker_max
 
     async def start(self, deployment: Sources, data_path: str) -> Any:
         """Starts the process, loads the deployment, returns the worker's report.

@@ -3,8 +3,9 @@
 A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
 state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
 own, and is never run again unless it has a retry policy: one found in progress that this process is not running was
-interrupted by a crash. A job that keeps killing its worker is failed in the end, and a completion function that cannot
-be run does not keep its job from ending.
+interrupted by a crash. So it is marked only when a worker has room for it: what still waits loses nothing in a crash.
+A job that keeps killing its worker is failed in the end, and a completion function that cannot be run does not keep its
+job from ending.
 """
 
 from __future__ import annotations
@@ -132,10 +133,11 @@ class JobRunner:
     # --- Actions ------------------------------------------------------------------------------------------------------
 
     async def _run_action(self, job: Job) -> RunEnd:
-        if self._executor.closing:
-            raise ShuttingDown  # it stays pending, for the next start
-        with self._executor.held():
-            return await self._act_and_end(job)
+        async with self._executor.action_room():
+            if self._executor.closing:
+                raise ShuttingDown  # it stays pending, for the next start
+            with self._executor.held():
+                return await self._act_and_end(job)
 
     async def _act_and_end(self, job: Job) -> RunEnd:
         marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
@@ -197,7 +199,7 @@ class JobRunner:
     async def _act(self, call: Call) -> Outcome:
         """Once in progress, whatever keeps an action from running is its error."""
         try:
-            return await self._executor.act(call)
+            return await self._executor.act(call, nested=True)  # in the room that `_run_action` holds
         except Retry as error:
             return self._executor.failed(error)
 

@@ -102,11 +102,6 @@ def document_range(table_number: int) -> tuple[bytes, bytes]:
     return prefix_range(_DOCUMENT + table_number.to_bytes(4, "big"))
 
 
-def index_key(index_id: int, encoded: bytes, internal_id: bytes) -> bytes:
-    assert len(internal_id) == INTERNAL_ID_BYTES
-    return _INDEX + index_id.to_bytes(4, "big") + encoded + internal_id
-
-
 def index_prefix(index_id: int, encoded: bytes = b"") -> bytes:
     """What every entry whose first fields are `encoded` begins with."""
     return _INDEX + index_id.to_bytes(4, "big") + encoded

@@ -119,15 +119,19 @@ class LmdbEngine:
             raise self._commit_error(error, transaction_id) from error
 
     def _put_all(self, transaction: lmdb.Transaction[bytes], puts: Mapping[bytes, bytes | None]) -> None:
+        """All values in one call of LMDB: between two of them another thread would take the interpreter's lock."""
+        items: list[tuple[bytes, bytes]] = []
         for key in sorted(puts):
             assert 1 <= len(key) <= self._limits.key_bytes_max, f"a key of {len(key)} bytes"
             value = puts[key]
             if value is None:
                 transaction.delete(_physical_key(key))
             elif len(key) <= SHORT_KEY_BYTES_MAX:
-                transaction.put(key, value)
+                items.append((key, value))
             else:
-                transaction.put(_physical_key(key), _with_rest(key, value))
+                items.append((_physical_key(key), _with_rest(key, value)))
+        with transaction.cursor() as cursor:
+            cursor.putmulti(items)
 
     def _commit_error(self, error: lmdb.Error, transaction_id: int) -> EvoluteError:
         """What a failed commit means. LMDB writes the pages, syncs, then switches the root: it may have failed on
