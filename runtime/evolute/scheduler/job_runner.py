@@ -35,6 +35,7 @@ logger = logging.getLogger("evolute.scheduler")
 
 INTERRUPTED = "Transient error while executing action"
 CANCELED_TEXT = "The action was cancelled by the server."
+CANCELED_BLOCKING_TEXT = "The action was cancelled by the server, and its process was ended."
 BACKOFF_MS_MIN = 100
 
 # What became of a run; "again" has been put off, None was somebody else's business.
@@ -133,22 +134,24 @@ class JobRunner:
     # --- Actions ------------------------------------------------------------------------------------------------------
 
     async def _run_action(self, job: Job) -> RunEnd:
-        async with self._executor.action_room():
+        async with self._executor.action_room(job.path) as place:
             if self._executor.closing:
                 raise ShuttingDown  # it stays pending, for the next start
             with self._executor.held():
-                return await self._act_and_end(job)
+                return await self._act_and_end(job, place)
 
-    async def _act_and_end(self, job: Job) -> RunEnd:
+    async def _act_and_end(self, job: Job, place: int | None) -> RunEnd:
         marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
         if not marked.value:
             raise JobChanged
         failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
+        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id, place=place)
         outcome, canceled = await self._act_unless_canceled(job, call, marked.ts)
         failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
         if canceled:
-            text = outcome.error.message if outcome is not None and outcome.error is not None else CANCELED_TEXT
+            text = CANCELED_TEXT if place is None else CANCELED_BLOCKING_TEXT
+            if outcome is not None and outcome.error is not None:
+                text = outcome.error.message
             return await self._persistently(job, lambda: self._end(job, Ending("canceled", None, text)))
         assert outcome is not None
         error = outcome.error
