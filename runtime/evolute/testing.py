@@ -102,8 +102,7 @@ class LocalRunners:
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         request = self._request("action", (call,))
-        function = self.report.find(call.path)
-        if function is not None and function.blocking:
+        if self.report.is_blocking(call.path):
             runner = BlockingRunner(self._registry, self._limits, self._clock, self._database.snapshot)
             return await ThreadOfAction(runner, request, callbacks).run()
 

@@ -14,7 +14,6 @@ import pytest
 
 from evolute.errors import Overloaded, ShuttingDown
 from evolute.execution.executor import SystemRun
-from evolute.execution.request import CallError
 from evolute.limits import Limits
 from evolute.system import jobs
 from tests.end_to_end.backend_under_test import QUICK, WAIT_S_MAX, BackendUnderTest
@@ -365,18 +364,14 @@ def test_jobs_are_in_progress_only_when_they_have_a_process(tmp_path: Path) -> N
 
 def test_a_process_that_is_killed_fails_its_action_alone(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
-        held = [scene.holding() for _ in range(2)]
-        first, second = await scene.log.wait_pids(2)
-        os.kill(first, signal.SIGKILL)
-        await wait_until(lambda: any(task.done() for task in held))
+        other = scene.holding()
+        (bystander,) = await scene.log.wait_pids(1)
+        dying = asyncio.create_task(scene.served.error("m:hold", "action", log=scene.log.path, gate=scene.gate.path))
+        (_, pid) = await scene.log.wait_pids(2)
+        os.kill(pid, signal.SIGKILL)
+        assert (await dying).code == "WorkerDied"
         scene.gate.let(1)
-        outcomes = await asyncio.gather(*held, return_exceptions=True)
-        assert second in outcomes
-        (failure,) = [outcome for outcome in outcomes if outcome != second]
-        assert isinstance(failure, AssertionError)
-        error = failure.args[0]
-        assert isinstance(error, CallError)
-        assert error.code == "WorkerDied"
+        assert await other == bystander
         assert len(scene.log.pids) == 2  # it was not run again
         assert scene.pool.statistics().deaths == 1
         assert alive(await scene.served.act("m:pid"))

@@ -44,6 +44,7 @@ class BlockingLane:
         self._places = Places(limits.blocking_workers_max)
         self._takers: deque[asyncio.Future[WorkerProcess]] = deque()
         self._kept: dict[int, WorkerProcess] = {}  # by place, what a room keeps for the call in it
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -67,8 +68,9 @@ class BlockingLane:
             try:
                 return await future
             except asyncio.CancelledError:
-                worker.cancel(pending)
-                await worker.wait_gone()
+                if pending in worker.pending.values():  # it has not ended at the same moment
+                    worker.cancel(pending)
+                    await worker.wait_gone()
                 raise
 
     @asynccontextmanager
@@ -84,7 +86,7 @@ class BlockingLane:
     def dispatch(self) -> None:
         """Gives processes to those who wait for one, starts what is missing and ends what is not needed."""
         generation = self._active()
-        if generation is None:
+        if generation is None or self._closed:
             return
         self._takers = deque(taker for taker in self._takers if not taker.done())
         idle = [worker for worker in generation.workers["blocking"] if worker.is_idle]
@@ -99,6 +101,7 @@ class BlockingLane:
 
     def close(self) -> None:
         """Whoever waits is told that the server is shutting down."""
+        self._closed = True
         self._places.fail_waiting(ShuttingDown())
         for taker in self._takers:
             if not taker.done():
@@ -106,17 +109,29 @@ class BlockingLane:
 
     @asynccontextmanager
     async def _process(self, place: int) -> AsyncIterator[WorkerProcess]:
-        """A process for one call, while the block runs: the one that is kept for the place, or one of its own."""
+        """A process that is ready for a call, while the block runs: the one that is kept for the place, or another."""
         kept = self._kept.get(place)
         if kept is not None and kept.is_ready_for_next:
             yield kept
             return
+        while not (worker := await self._take()).is_ready_for_next:
+            worker.rooms -= 1  # it has died or was retired a moment ago
+        try:
+            yield worker
+        finally:
+            worker.rooms -= 1
+            self.dispatch()
+
+    async def _take(self) -> WorkerProcess:
+        if self._closed:
+            raise ShuttingDown
         taker: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
         self.dispatch()
         try:
-            yield await taker
-        finally:
-            if taker.done() and not taker.cancelled() and taker.exception() is None:
+            return await taker
+        except asyncio.CancelledError:
+            if not taker.cancelled() and taker.exception() is None:  # it was given one at the same moment
                 taker.result().rooms -= 1
-            self.dispatch()
+                self.dispatch()
+            raise

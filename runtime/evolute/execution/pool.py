@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from evolute.clock import Clock
-from evolute.errors import FunctionNotFound, Overloaded, ShuttingDown
+from evolute.errors import Overloaded, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.generation import Generation
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
@@ -185,7 +185,7 @@ class Pool:
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
-        if self._is_blocking(call.path):
+        if self.report.is_blocking(call.path):
             if self._closing:
                 raise ShuttingDown
             return await self._blocking.run(call, callbacks)
@@ -200,7 +200,7 @@ class Pool:
         """
         if self._closing:
             raise ShuttingDown
-        if self._is_blocking(path):
+        if self.report.is_blocking(path):
             async with self._blocking.room() as place:
                 yield place
             return
@@ -264,14 +264,6 @@ class Pool:
         assert self._active is not None
         deployment = self._active.deployment.hash
         worker.submit(next(self._ids), deployment, pending, self._clock.now_ns(), next(self._seeds))
-
-    def _is_blocking(self, path: str) -> bool:
-        """In the code that serves now. Should it change meanwhile, the worker refuses, and the executor asks again."""
-        try:
-            function = self.report.find(path)
-        except FunctionNotFound:
-            return False
-        return function is not None and function.blocking
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]

@@ -262,7 +262,7 @@ class WorkerProcess:
             self.killed_because = because
         if self._process is None or self._process.poll() is not None:
             return
-        if self.lane == "blocking":  # what the action has started is the call's too, and of no other
+        if self.lane == "blocking":  # with what the action has started, which nobody else knows of
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.send_signal(signal.SIGKILL)

@@ -304,7 +304,7 @@ def _faults_of_kind(function: Function[..., Any]) -> Iterator[str]:
     """Queries and mutations are plain functions, actions may be coroutine functions, and none is a generator."""
     python, kind = function.python, function.kind
     if inspect.isgeneratorfunction(python) or inspect.isasyncgenfunction(python):
-        yield f"is a generator; a {kind} returns its result: return a list"
+        yield f"is a generator; {'an' if kind == 'action' else 'a'} {kind} returns its result: return a list"
     elif kind != "action" and inspect.iscoroutinefunction(python):
         yield f"is a {kind} written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use an action"
 

@@ -124,6 +124,14 @@ class RegistryReport:
         """By any spelling of the path. Raises FunctionNotFound for one that cannot be a path."""
         return self.functions.get(canonical_path(path))
 
+    def is_blocking(self, path: str) -> bool:
+        """Whether it is an action with a process of its own. A worker that has loaded other code may not agree."""
+        try:
+            function = self.find(path)
+        except FunctionNotFound:
+            return False
+        return function is not None and function.blocking
+
 
 def module_path(module: str, package: str) -> str:
     """`functions.admin.users` is `admin/users` in paths."""
