@@ -6,6 +6,7 @@ run, an action at most once, and the due times of the records follow each other 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from itertools import pairwise
@@ -17,6 +18,7 @@ from evolute.config import FAILPOINT_VARIABLE
 from evolute.database.check import check
 from evolute.limits import Limits
 from evolute.storage.lmdb_engine import LmdbEngine
+from tests.end_to_end.backend_under_test import QUICK, WAIT_S_MAX, BackendUnderTest
 from tests.end_to_end.raw_session import post
 from tests.end_to_end.server_process import ServerProcess
 
@@ -82,6 +84,35 @@ def ended_in_order(runs: list[Any], name: str) -> list[Any]:
     for before, after in pairwise(ended):
         assert after["scheduledTime"] == before["scheduledTime"] + 1000 * (1 + before["skipped"]), (before, after)
     return ended
+
+
+def test_an_action_is_in_progress_only_once_a_worker_can_take_it(tmp_path: Path) -> None:
+    """What still waits for a worker is not failed by a crash, nor by an end."""
+    effects = tmp_path / "effects"
+    effects.touch()
+    files = {
+        "work.py": WORK,
+        "crons.py": CRONS.format(file=str(effects)).replace("from app import", "from functions import"),
+    }
+
+    async def until_run(served: BackendUnderTest, name: str, times: int) -> list[Any]:
+        async with asyncio.timeout(WAIT_S_MAX):
+            while True:
+                runs = [run for run in (await served.query("work:facts"))["runs"] if run["name"] == name]
+                if len(runs) >= times:
+                    return runs
+                await asyncio.sleep(0.02)
+
+    async def scenario() -> None:
+        async with BackendUnderTest(tmp_path, files, QUICK, actions=0) as served:
+            await until_run(served, "count", 2)
+            assert effects.read_text() == ""
+        async with BackendUnderTest(tmp_path, files, QUICK, actions=1) as served:
+            first = (await until_run(served, "act", 1))[0]
+            assert first["status"]["kind"] == "success", first
+            assert effects.read_text() != ""
+
+    asyncio.run(scenario())
 
 
 def test_crons_survive_every_crash(tmp_path: Path) -> None:

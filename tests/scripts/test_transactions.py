@@ -190,7 +190,7 @@ class Stage:
 
     def do_start(self, name: str, job: str) -> Iterator[str]:
         began = jobs.begin(self.transactions[name], self.ids[job])
-        yield "may not run" if began is None else "runs"
+        yield "runs" if began else "may not run"
 
     def do_succeed(self, name: str, job: str) -> Iterator[str]:
         if not jobs.succeed(self.transactions[name], self.ids[job], 1.0):

@@ -147,9 +147,7 @@ def test_what_due_has_read_is_touched_by_an_earlier_job_and_not_by_a_later_one(s
 def test_a_mutation_ends_its_job_in_its_own_transaction(store: OpenStore) -> None:
     job_id = scheduled(store)
     transaction = store.begin()
-    job = jobs.begin(transaction, job_id)
-    assert job is not None
-    assert job.in_progress
+    assert jobs.begin(transaction, job_id)
     assert transaction.get(
         job_id,
     )["state"] == {"kind": "inProgress"}  # type: ignore[index]
@@ -173,7 +171,7 @@ def test_an_action_is_marked_first_and_stays_due(store: OpenStore) -> None:
 def test_what_has_ended_is_not_begun(store: OpenStore) -> None:
     job_id = scheduled(store)
     store.run(lambda transaction: jobs.fail(transaction, job_id, "gone", 1.0))
-    assert jobs.begin(store.begin(), job_id) is None
+    assert not jobs.begin(store.begin(), job_id)
     with pytest.raises(AssertionError, match="has ended already"):
         jobs.succeed(store.begin(), job_id, 2.0)
 
@@ -190,7 +188,7 @@ def test_a_canceled_action_stays_canceled_when_it_finishes(store: OpenStore) -> 
 def test_reading_jobs_does_not_use_up_the_functions_budget(store: OpenStore) -> None:
     job_id = scheduled(store)
     transaction = store.begin(limits=dataclasses.replace(LIMITS, documents_read_max=0, documents_written_max=0))
-    assert jobs.begin(transaction, job_id) is not None
+    assert jobs.begin(transaction, job_id)
     assert jobs.succeed(transaction, job_id, 1.0)
     store.commit(transaction)
 
@@ -206,7 +204,7 @@ def test_cancel(store: OpenStore) -> None:
     canceled = row(store, job_id)
     assert canceled["state"] == {"kind": "canceled"}
     assert canceled["completedTime"] == transaction.now_ns / NS_PER_MS
-    assert jobs.begin(store.begin(), job_id) is None
+    assert not jobs.begin(store.begin(), job_id)
     again = store.begin()
     jobs.cancel(again, job_id)
     assert not again.write_set(), "what has ended stays as it is"

@@ -123,7 +123,7 @@ class Runner:
         """The call to run for a job: itself, or its completion function. None if the job is not what it was."""
         assert call.job is not None
         if call.ending is None or call.ending.untold is not None:
-            return None if jobs.begin(transaction, call.job) is None else call
+            return call if jobs.begin(transaction, call.job) else None
         end = settle(transaction, call.job, call.ending)
         return None if end is None else completion_call(self._registry, call.path, end)
 

@@ -13,6 +13,7 @@ from evolute.errors import FunctionNotFound, InvalidSchedule
 from evolute.registry.definition import Function, FunctionDefinition
 from evolute.registry.job_options import DEFAULT_POOL, KEY_CHARACTERS_MAX, Retry
 from evolute.registry.registry import Registry
+from evolute.system import jobs
 from evolute.system.jobs import JobOptions
 
 
@@ -28,7 +29,10 @@ class Options:
 
     def of(self, definition: FunctionDefinition) -> JobOptions:
         """The options of one job of `definition`. Raises InvalidSchedule."""
-        retry = self.retry or definition.function.retry
+        function = definition.function
+        if self is NO_OPTIONS and function.retry is None and function.pool is None:
+            return jobs.NO_OPTIONS
+        retry = self.retry or function.retry
         if self.retry is not None and definition.kind != "action":
             raise InvalidSchedule(
                 f"`retry` is for actions, and {definition.path} is a mutation: "
@@ -37,7 +41,7 @@ class Options:
         return JobOptions(
             key=self.key,
             keep=self.keep,
-            pool=self.pool or definition.function.pool or DEFAULT_POOL,
+            pool=self.pool or function.pool or DEFAULT_POOL,
             retry=None if retry is None else retry.to_row(),
             on_complete=self.on_complete,
         )

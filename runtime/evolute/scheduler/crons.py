@@ -219,16 +219,19 @@ class CronLoop:
             self._tell_skipped(cron, skipped.value)
 
     async def _run_action(self, cron: Cron) -> None:
-        if self._executor.closing:
-            raise ShuttingDown  # it stays pending, for the next start
-        begun = await self._executor.run_system(
-            lambda transaction: crons.begin(transaction, cron.due, cron.path, cron.arguments)
-        )
-        if not begun.value:
-            raise JobChanged
-        failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-        started_ns = self._clock.now_ns()
-        outcome = await self._act(Call(cron.path, cron.arguments, kind="action", public_only=False, cron=cron.due))
+        # What still waits for a worker loses nothing in a crash.
+        async with self._executor.action_room(cron.path) as place:
+            if self._executor.closing:
+                raise ShuttingDown  # it stays pending, for the next start
+            begun = await self._executor.run_system(
+                lambda transaction: crons.begin(transaction, cron.due, cron.path, cron.arguments)
+            )
+            if not begun.value:
+                raise JobChanged
+            failpoints.hit(failpoints.AFTER_IN_PROGRESS)
+            started_ns = self._clock.now_ns()
+            call = Call(cron.path, cron.arguments, kind="action", public_only=False, cron=cron.due, place=place)
+            outcome = await self._act(call)
         failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
         attempt = 0
         while True:
@@ -241,7 +244,7 @@ class CronLoop:
     async def _act(self, call: Call) -> Outcome:
         """Once in progress, an action is never tried again: whatever keeps it from running is its error."""
         try:
-            return await self._executor.act(call)
+            return await self._executor.act(call, nested=True)  # in the room that `_run_action` holds
         except Retry as error:
             return self._executor.failed(error)
 

@@ -3,9 +3,9 @@
 A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
 state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
 own, and is never run again unless it has a retry policy: one found in progress that this process is not running was
-interrupted by a crash. So it is marked only when a worker has room for it: what still waits loses nothing in a crash.
-A job that keeps killing its worker is failed in the end, and a completion function that cannot be run does not keep its
-job from ending.
+interrupted by a crash. So it is marked only when a worker is ready and has room for it: what still waits loses
+nothing in a crash. A job that keeps killing its worker is failed in the end, and a completion function that cannot
+be run does not keep its job from ending.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
@@ -134,22 +135,23 @@ class JobRunner:
     # --- Actions ------------------------------------------------------------------------------------------------------
 
     async def _run_action(self, job: Job) -> RunEnd:
-        async with self._executor.action_room(job.path) as place:
-            if self._executor.closing:
-                raise ShuttingDown  # it stays pending, for the next start
-            with self._executor.held():
-                return await self._act_and_end(job, place)
+        with ExitStack() as under_way:  # from the mark to the end, also for the drain
+            async with self._executor.action_room(job.path) as place:
+                if self._executor.closing:
+                    raise ShuttingDown  # it stays pending, for the next start
+                under_way.enter_context(self._executor.held())
+                marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
+                if not marked.value:
+                    raise JobChanged
+                failpoints.hit(failpoints.AFTER_IN_PROGRESS)
+                call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id, place=place)
+                outcome, canceled = await self._act_unless_canceled(job, call, marked.ts)
+            failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
+            return await self._end_action(job, outcome, canceled=canceled, blocking=place is not None)
 
-    async def _act_and_end(self, job: Job, place: int | None) -> RunEnd:
-        marked = await self._executor.run_system(lambda transaction: jobs.mark_in_progress(transaction, job.id))
-        if not marked.value:
-            raise JobChanged
-        failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-        call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id, place=place)
-        outcome, canceled = await self._act_unless_canceled(job, call, marked.ts)
-        failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
+    async def _end_action(self, job: Job, outcome: Outcome | None, *, canceled: bool, blocking: bool) -> RunEnd:
         if canceled:
-            text = CANCELED_TEXT if place is None else CANCELED_BLOCKING_TEXT
+            text = CANCELED_BLOCKING_TEXT if blocking else CANCELED_TEXT
             if outcome is not None and outcome.error is not None:
                 text = outcome.error.message
             return await self._persistently(job, lambda: self._end(job, Ending("canceled", None, text)))

@@ -75,6 +75,7 @@ class Scheduler:
         self._woken = asyncio.Event()
         self._asleep = asyncio.Event()
         self._gathering: asyncio.TimerHandle | None = None
+        self._quiet_from_s = 0.0
         self._sleeps_until_ns = NEVER_NS
 
     @property
@@ -126,8 +127,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Jobs that still run are interrupted as by a crash."""
-        if self._gathering is not None:
-            self._gathering.cancel()
+        self._stop_gathering()
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
@@ -137,6 +137,7 @@ class Scheduler:
     async def _look(self) -> None:
         """Starts what is due and for which there is room, then waits for a reason to look again."""
         self._woken.clear()
+        self._stop_gathering()
         self._looks += 1
         now_ns = self._clock.now_ns()
         look = await self._executor.run_system(lambda transaction: self._read(transaction, now_ns))
@@ -253,12 +254,27 @@ class Scheduler:
             self._gather(room)
 
     def _gather(self, room: PoolRoom) -> None:
-        """Looks when half of the pool's room is free, or after a while: a look reads many jobs rather than one."""
+        """Looks when half of the pool's room is free, or when no job has ended for a while.
+
+        So a look reads many jobs and not one, and a few long ones do not keep the others waiting.
+        """
         if room.running <= room.concurrency // 2:
             self._woken.set()
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+            return
+        loop = asyncio.get_running_loop()
+        self._quiet_from_s = loop.time() + GATHER_S
+        if self._gathering is None:
+            self._gathering = loop.call_at(self._quiet_from_s, self._gathered)
 
     def _gathered(self) -> None:
-        self._gathering = None
-        self._woken.set()
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._quiet_from_s:
+            self._gathering = loop.call_at(self._quiet_from_s, self._gathered)
+        else:
+            self._gathering = None
+            self._woken.set()
+
+    def _stop_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None

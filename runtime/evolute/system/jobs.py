@@ -117,8 +117,7 @@ def schedule(
     _count(transaction, arguments)
     now_ms = transaction.now_ns / NS_PER_MS
     row: dict[str, object] = {"name": name_of(path), "scheduledTime": scheduled_ms}
-    kept = _kept_options(options)
-    if kept:
+    if options is not NO_OPTIONS and (kept := _kept_options(options)):
         row["_options"] = kept
     is_canceled = parent_job is not None and _is_canceled(transaction, parent_job)
     if is_canceled:
@@ -229,18 +228,16 @@ def _is_canceled(transaction: Transaction, job_id: str) -> bool:
 # --- states -----------------------------------------------------------------------------------------------------------
 
 
-def begin(transaction: Transaction, job_id: str) -> Job | None:
-    """Take a pending job in progress; None if it is not pending any more, and then it must not be run.
+def begin(transaction: Transaction, job_id: str) -> bool:
+    """Take a pending job in progress. False if it is not pending any more, and then it must not be run.
 
-    In the transaction of a mutation that is the job; a job of an action is marked in a commit of its own.
+    In the transaction of the mutation that is the job. Its key is free from now on.
     """
-    if not _take(transaction, job_id, {}):
-        return None
-    return find(transaction, job_id)
+    return _take(transaction, job_id, {})
 
 
 def mark_in_progress(transaction: Transaction, job_id: str) -> bool:
-    """`begin` for a job whose arguments are at hand. False if it must not be run. Its key is free from now on."""
+    """`begin` for an action, in a commit of its own: it is told when it was started."""
     return _take(transaction, job_id, {"_started": transaction.now_ns / NS_PER_MS})
 
 

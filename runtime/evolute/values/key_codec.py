@@ -60,6 +60,10 @@ def encode_component(value: object) -> bytes:
         return _number(value)  # type: ignore[arg-type]
     if kind is float:
         return _number(value)  # type: ignore[arg-type]
+    if value is UNDEFINED:
+        return b"\x01"
+    if kind is Int64:
+        return _int64(int(value))  # type: ignore[call-overload]
     if value is None:
         return b"\x03"
     if kind is bool:
