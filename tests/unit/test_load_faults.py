@@ -67,7 +67,7 @@ def make() -> Any:
 
 made = make()
 """,
-    "kinds.py": """from evolute import action, mutation, query
+    "kinds.py": """from evolute import ActionCtx, action, mutation, query
 
 @query
 async def waits(ctx): ...
@@ -76,7 +76,7 @@ async def waits(ctx): ...
 async def waits_too(ctx): ...
 
 @action
-def blocks(ctx): ...
+def blocks(ctx: ActionCtx): ...
 
 @query
 def yields(ctx):
