@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         ValidationFailed,
         WrongKind,
     )
-    from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
+    from evolute.registry.contexts import ActionCtx, BlockingActionCtx, MutationCtx, QueryCtx
     from evolute.registry.crons import Crons
     from evolute.registry.decorators import (
         action,
@@ -56,6 +56,7 @@ __all__ = [
     "UNSET",
     "ActionCtx",
     "BadRequest",
+    "BlockingActionCtx",
     "ContextClosed",
     "ConvexError",
     "Crons",

@@ -121,9 +121,12 @@ class Limits:
     worker_memory_bytes_max: int = 1 * GIB
     requests_per_worker_max: int = 16
     actions_per_worker_max: int = 64
+    blocking_workers_max: int = 8
+    blocking_workers_idle_max: int = 2
     action_calls_max: int = 1000
     call_queue_length_max: int = 10_000
     action_queue_length_max: int = 10_000
+    blocking_queue_length_max: int = 10_000
     frame_bytes_max: int = 64 * MIB
 
     # Commits
@@ -201,6 +204,7 @@ class Limits:
             self.heartbeat_ms < 30_000,
             "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
         )
+        self._require(self.blocking_workers_max >= 1, "blocking_workers_max must be at least 1")
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
             "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",

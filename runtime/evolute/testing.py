@@ -11,7 +11,8 @@
 
 Functions run in this process, through the same executor, committer and scheduler as in the server, so transactions
 conflict and are retried, scheduled jobs run, and `ConvexError` reaches the test. What is missing is what processes
-give: time limits are not enforced and a crash of a function is a crash of the test.
+give: time limits are not enforced and a crash of a function is a crash of the test. A blocking action runs on a thread
+of its own, any number at once; nothing can end a thread, so one that is cancelled ends at its next use of `ctx`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Awaitable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +33,14 @@ from evolute.clock import NS_PER_S, ManualClock, random_bytes
 from evolute.database.database import Database
 from evolute.database.transaction import Transaction
 from evolute.errors import BadRequest, ConvexError, DefinitionError, EvoluteError
-from evolute.execution.action_runner import ActionRunner, SnapshotNames
+from evolute.execution.action_runner import ActionRunner
 from evolute.execution.arguments import encode_arguments
+from evolute.execution.blocking_runner import BlockingRunner
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Kind, Outcome, RequestKind
 from evolute.execution.runner import Runner
+from evolute.execution.snapshot_names import SnapshotNames
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
 from evolute.registry.cron_loader import read_registrations
@@ -72,7 +75,7 @@ class FunctionFailed(EvoluteError):
 
 
 class LocalRunners:
-    """Runs functions in this process: queries and mutations on threads, actions on the event loop."""
+    """Runs functions in this process: queries, mutations and blocking actions on threads, others on the event loop."""
 
     def __init__(self, registry: Registry, database: Database, clock: ManualClock, limits: Limits) -> None:
         self.report = RegistryReport.from_wire(registry.report())
@@ -99,6 +102,9 @@ class LocalRunners:
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         request = self._request("action", (call,))
+        if self.report.is_blocking(call.path):
+            runner = BlockingRunner(self._registry, self._limits, self._clock, self._database.snapshot)
+            return await ThreadOfAction(runner, request, callbacks).run()
 
         async def answer(operation: str, payload: Any) -> tuple[bool, Any]:
             return await callbacks(call, operation, payload)
@@ -111,8 +117,8 @@ class LocalRunners:
             await asyncio.wait({running})
             raise
 
-    def action_room(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()  # the event loop takes any number
+    def action_room(self, path: str) -> AbstractAsyncContextManager[int | None]:
+        return nullcontext()  # there is room for any number
 
     def _runner(self) -> Runner:
         """Each thread has its own, as each worker process has: a runner does one thing at a time."""
@@ -127,6 +133,53 @@ class LocalRunners:
     def _request(self, kind: RequestKind, calls: tuple[Call, ...]) -> FunctionRequest:
         deployment = self._registry.deployment
         return FunctionRequest(next(self._ids), kind, deployment, calls, self._clock.now_ns(), random_bytes(32))
+
+
+class ThreadOfAction:
+    """One blocking action on a thread, what it asks for answered on the event loop."""
+
+    def __init__(self, runner: BlockingRunner, request: FunctionRequest, callbacks: Callbacks) -> None:
+        self._runner = runner
+        self._request = request
+        self._callbacks = callbacks
+        self._loop = asyncio.get_running_loop()
+        self._answering: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    async def run(self) -> FunctionOutcome:
+        """Also if it is cancelled, it has ended when this returns."""
+        ended: asyncio.Future[FunctionOutcome] = self._loop.create_future()
+
+        def on_thread() -> None:
+            outcome = self._runner.run_action(self._request, self._ask)
+            self._loop.call_soon_threadsafe(ended.set_result, outcome)
+
+        threading.Thread(target=on_thread, name="evolute-blocking-action", daemon=True).start()
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            if self._answering is not None:
+                self._answering.cancel()
+            await asyncio.wait({ended})
+            raise
+
+    def _ask(self, operation: str, payload: Any) -> tuple[bool, Any]:
+        """On the thread. Raises CancelledError, which is no `Exception`, in an action that is to end."""
+
+        async def answer() -> tuple[bool, Any]:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            self._answering = asyncio.current_task()
+            try:
+                return await self._callbacks(self._request.calls[0], operation, payload)
+            finally:
+                self._answering = None
+
+        try:
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result()
+        except CancelledError:
+            raise asyncio.CancelledError from None
 
 
 class LocalBackend:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome
+from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, Kind
 from evolute.limits import MIB, Limits
 from evolute.system.tables import SCHEDULED_NUMBER
 from evolute.values.document_id import encode_id
@@ -78,13 +78,19 @@ def stuck_in_c(ctx: QueryCtx) -> None:
     import itertools
 
     all(itertools.repeat(True))
+
+@action
+def blocked_in_c(ctx: BlockingActionCtx) -> None:
+    sum(range(10**15))
 """
 
 
 def test_mutations_come_back_as_write_sets_and_queries_see_their_commits(start: Start) -> None:
     store, worker = start(NOTES)
     _, report = worker.loaded
-    assert {function["path"] for function in report["functions"]} == {"m:add", "m:bodies", "m:endless", "m:stuck_in_c"}
+    paths = {"m:add", "m:bodies", "m:endless", "m:stuck_in_c", "m:blocked_in_c"}
+    assert {function["path"] for function in report["functions"]} == paths
+    assert [function["path"] for function in report["functions"] if function["blocking"]] == ["m:blocked_in_c"]
     added = worker.run(store.request("mutation", call("m:add", "mutation", body="hi")))
     assert added.write_set
     assert added.results[0].log_lines == ("[LOG] adding hi",)
@@ -243,10 +249,11 @@ def large(ctx: QueryCtx, mib: int) -> str:
     assert outcome.results[2].read_set == outcome.results[1].read_set
 
 
-@pytest.mark.parametrize("path", ["m:endless", "m:stuck_in_c"])
+@pytest.mark.parametrize("path", ["m:endless", "m:stuck_in_c", "m:blocked_in_c"])
 def test_a_worker_ends_when_its_server_is_gone_whatever_it_does(start: Start, path: str) -> None:
-    store, worker = start(NOTES)
-    worker.send("request", store.request("query", call(path, "query")).to_wire())
+    kind: Kind = "action" if path == "m:blocked_in_c" else "query"
+    store, worker = start(NOTES, lane="blocking" if kind == "action" else "transaction")
+    worker.send("request", store.request(kind, call(path, kind)).to_wire())
     assert not worker.answers_within(0.1)
     worker.close_lifeline()
     assert worker.wait() in (0, -signal.SIGKILL)
@@ -287,6 +294,16 @@ def test_what_a_transaction_worker_imports() -> None:
     ours = {"committer", "write_log", "subscriptions", "database"}
     assert modules.isdisjoint({f"evolute.database.{name}" for name in ours})
     assert modules.isdisjoint({"asyncio", "ssl", "starlette", "uvicorn"})
+
+
+def test_what_a_blocking_worker_imports() -> None:
+    """No event loop: an action has it as its own if it wants one."""
+    program = "import sys, evolute.execution.worker, evolute.execution.blocking_worker; print(*sys.modules)"
+    modules = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split())
+    assert "evolute.execution.blocking_runner" in modules
+    layers = {name.split(".")[1] for name in modules if name.startswith("evolute.")}
+    assert layers.isdisjoint({"server", "sync", "scheduler", "cli", "protocol", "backend", "testing"})
+    assert modules.isdisjoint({"asyncio", "ssl", "evolute.database.committer", "evolute.database.write_log"})
 
 
 def test_a_transaction_worker_is_small(start: Start) -> None:

@@ -25,8 +25,8 @@ HEADER = """\
 from __future__ import annotations
 from typing import Any
 from evolute import (
-    ActionCtx, ConvexError, Id, MutationCtx, QueryCtx, action, internal_action, internal_mutation, internal_query,
-    mutation, query,
+    ActionCtx, BlockingActionCtx, ConvexError, Id, MutationCtx, QueryCtx, action, internal_action, internal_mutation,
+    internal_query, mutation, query,
 )
 """
 

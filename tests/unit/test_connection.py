@@ -139,7 +139,7 @@ class Runners:
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         return await self.run("action", (call,))
 
-    def action_room(self) -> AbstractAsyncContextManager[None]:
+    def action_room(self, path: str) -> AbstractAsyncContextManager[int | None]:
         return nullcontext()
 
     def _result(self, transaction: Transaction, call: Call) -> CallResult:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
 from evolute.errors import DefinitionError, ValidationFailed
-from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
-from evolute.registry.decorators import action, internal_mutation, mutation, query
+from evolute.registry.contexts import ActionCtx, BlockingActionCtx, MutationCtx, QueryCtx
+from evolute.registry.decorators import action, internal_action, internal_mutation, mutation, query
 from evolute.registry.definition import FunctionDefinition, define
 from evolute.values.document_id import encode_id
 from evolute.values.schema import define_schema, define_table
@@ -212,12 +213,9 @@ def test_a_context_comes_first_and_fits_the_kind() -> None:
     define(reads, "m:reads", SCHEMA)
 
 
-def test_queries_and_mutations_are_plain_and_actions_are_async() -> None:
+def test_queries_and_mutations_are_plain_functions() -> None:
     @query
     async def waits(ctx: QueryCtx) -> None: ...
-
-    @action  # type: ignore[arg-type]
-    def blocks(ctx: ActionCtx) -> None: ...
 
     @query
     def yields(ctx: QueryCtx) -> Any:
@@ -226,8 +224,49 @@ def test_queries_and_mutations_are_plain_and_actions_are_async() -> None:
     assert faults_of(waits) == [
         "is a query written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use an action"
     ]
-    assert faults_of(blocks) == ["is an action written with `def`; write `async def` (blocking actions come later)"]
     assert faults_of(yields) == ["is a generator; a query returns its result: return a list"]
+
+
+def test_an_action_is_blocking_if_it_is_a_plain_function() -> None:
+    @action
+    async def waits(ctx: ActionCtx) -> None: ...
+
+    @action(pool="email")
+    def blocks(ctx: BlockingActionCtx) -> None: ...
+
+    @internal_action
+    def unannotated(ctx):  # type: ignore[no-untyped-def]
+        pass
+
+    definitions = [define(function, "m:f", SCHEMA) for function in (waits, blocks, unannotated)]
+    assert [definition.blocking for definition in definitions] == [False, True, True]
+    assert {definition.kind for definition in definitions} == {"action"}
+
+
+def test_the_context_of_an_action_says_how_it_is_written() -> None:
+    @action  # type: ignore[arg-type]
+    def blocks(ctx: ActionCtx) -> None: ...
+
+    @action
+    async def waits(context: BlockingActionCtx) -> None: ...
+
+    @action  # type: ignore[arg-type]
+    def writes(ctx: MutationCtx) -> None: ...
+
+    @action
+    def yields(ctx: BlockingActionCtx) -> Iterator[int]:
+        yield 1
+
+    assert faults_of(blocks) == [
+        "parameter ctx: an action written with `def` blocks, and its context is a BlockingActionCtx: write "
+        "`ctx: BlockingActionCtx`, or `async def` and await what you call"
+    ]
+    assert faults_of(waits) == [
+        "parameter context: an action written with `async def` has an ActionCtx: write `context: ActionCtx`, or drop "
+        "`async`: a plain `def` may block"
+    ]
+    assert faults_of(writes)[0].startswith("parameter ctx: an action written with `def` blocks")
+    assert "is a generator; an action returns its result: return a list" in faults_of(yields)
 
 
 def test_a_name_that_clients_cannot_write_is_refused() -> None:

@@ -67,7 +67,7 @@ def make() -> Any:
 
 made = make()
 """,
-    "kinds.py": """from evolute import action, mutation, query
+    "kinds.py": """from evolute import ActionCtx, action, mutation, query
 
 @query
 async def waits(ctx): ...
@@ -76,7 +76,7 @@ async def waits(ctx): ...
 async def waits_too(ctx): ...
 
 @action
-def blocks(ctx): ...
+def blocks(ctx: ActionCtx): ...
 
 @query
 def yields(ctx):
@@ -167,7 +167,7 @@ annotations.py:33 annotations:several parameter z: the annotation complex is not
 local.py:8 local:made parameter `x`: the annotation Local is not understood: 'Local' is not defined at module level. If
 kinds.py:3 kinds:waits is a query written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use
 kinds.py:6 kinds:waits_too is a mutation written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use
-kinds.py:9 kinds:blocks is an action written with `def`; write `async def`
+kinds.py:9 kinds:blocks parameter ctx: an action written with `def` blocks, and its context is a BlockingActionCtx
 kinds.py:12 kinds:yields is a generator; a query returns its result: return a list
 twice.py:6 twice:f is defined twice, here and in line 3; rename one of the two
 admin/nested.py:3 admin/nested:f parameter x: the annotation set is not understood; use None, bool, int, float

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from evolute import (
-    UNSET, ActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx, Range, Schedule,
-    action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly, mutation, query,
-    weekly,
+    UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx,
+    Range, Schedule, action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly,
+    mutation, query, weekly,
 )
 
 class Channel(Document):
@@ -70,11 +70,24 @@ def send(ctx: MutationCtx, /, channel: Id[Channel], body: str, **rest: Any) -> I
     helper(ctx)
     return message
 
+@action(pool="cpu")
+def render(ctx: BlockingActionCtx, message: Id[Message]) -> bytes:
+    assert_type(ctx.run_query("messages:recent", channel="x"), Any)
+    assert_type(ctx.run_mutation(vanish, message=message), None)
+    assert_type(ctx.run_action(tell, message=message), int)
+    assert_type(ctx.run_action(render, message=message), bytes)
+    assert_type(render(ctx, message), bytes)
+    ctx.scheduler.cancel(ctx.scheduler.run_after(0, vanish, message=message))
+    ctx.scheduler.options(key="k").run_at(ctx.now, render, message=message)
+    assert_type(ctx.auth.get_user_identity(), dict[str, Any] | None)
+    return b""
+
 @action
 async def tell(ctx: ActionCtx, message: Id[Message]) -> int:
     assert_type(await ctx.run_query("messages:recent", channel="x"), Any)
     await ctx.run_mutation(vanish, message=message)
     assert_type(await ctx.run_action(tell, message=message), int)
+    assert_type(await ctx.run_action(render, message=message), bytes)
     assert_type(await tell(ctx, message), int)
     await ctx.scheduler.run_after(0, vanish, message=message)
     identity = ctx.auth.get_user_identity()
@@ -122,8 +135,14 @@ async def wrong_in_actions(ctx: ActionCtx, m: Id[Message]) -> int:
     ctx.run_mutation(vanish, message=m)  # wrong: not awaited
     return await ctx.run_action(tell, message=3)  # wrong: not an id
 
-@action  # wrong: actions are written with async def
+@action  # wrong: an action that is a plain def gets a BlockingActionCtx
 def blocking(ctx: ActionCtx) -> None: ...
+
+def wrong_in_blocking_actions(ctx: BlockingActionCtx, m: Id[Message]) -> int:
+    ctx.db  # wrong: actions have no transaction
+    ctx.run_query(vanish, message=m)  # wrong: not a query
+    ctx.scheduler.run_after(5, vanish)  # wrong: an argument is missing
+    return ctx.run_action(render, message=3)  # wrong: not an id
 
 @query  # wrong: a query gets no MutationCtx
 def writing(ctx: MutationCtx) -> None: ...

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from evolute import (
     ActionCtx,
+    BlockingActionCtx,
     ConvexError,
     Document,
     Id,
@@ -37,6 +40,7 @@ class Tick(Document):
 schema = define_schema(doctors=define_table(Doctor).index("by_name", ["name"]), ticks=define_table(Tick))
 
 meet: threading.Barrier | None = None
+began = threading.Event()
 
 
 @mutation
@@ -112,6 +116,34 @@ async def employ_all(ctx: ActionCtx, names: list[str]) -> list[str]:
     for name in names:
         await ctx.run_mutation(employ, name=name)
     return await ctx.run_query(on_call)
+
+
+@action
+def employ_blocking(ctx: BlockingActionCtx, names: list[str], depth: int = 0) -> list[str]:
+    if depth:
+        return ctx.run_action(employ_blocking, names=names, depth=depth - 1)
+    print("employing", len(names))
+    for name in names:
+        ctx.run_mutation(employ, name=name.upper())
+    ctx.scheduler.run_after(timedelta(seconds=5), employ_all, names=["Later"])
+    return ctx.run_query(on_call)
+
+
+@action
+def endless(ctx: BlockingActionCtx) -> None:
+    while True:
+        ctx.run_action(endless_calls)
+
+
+@action
+async def endless_calls(ctx: ActionCtx) -> None:
+    began.set()
+    await asyncio.sleep(0)
+
+
+@mutation
+def start_endless(ctx: MutationCtx) -> Id[Any]:
+    return ctx.scheduler.run_after(0, endless)
 
 
 FUNCTIONS = (employ, on_call, go_home, tick, tick_later, cancel, ticks, states, complain, stumble, employ_all)
@@ -198,3 +230,24 @@ def test_errors_reach_the_test() -> None:
 def test_an_action_calls_back() -> None:
     with LocalBackend(*FUNCTIONS, schema=schema) as backend:
         assert backend.action(employ_all, names=["Ada", "Bo"]) == ["Ada", "Bo"]
+
+
+def test_a_blocking_action_runs_to_its_end() -> None:
+    with LocalBackend(*FUNCTIONS, employ_blocking, schema=schema) as backend:
+        assert backend.action(employ_blocking, names=["Ada", "Bo"], depth=3) == ["ADA", "BO"]
+        assert backend.log.entries()[-1].path == "test_testing:employ_blocking"
+        backend.advance(seconds=5)
+        assert backend.query(on_call) == ["ADA", "BO", "Later"]
+        with pytest.raises(FunctionFailed, match="call_depth_max"):
+            backend.action(employ_blocking, names=[], depth=20)
+
+
+def test_a_blocking_action_that_is_cancelled_ends_at_its_next_call() -> None:
+    """Its job is looked for by the loop itself: nobody has to wait for it."""
+    with LocalBackend(*FUNCTIONS, endless, endless_calls, start_endless, schema=schema) as backend:
+        began.clear()
+        job = backend.mutation(start_endless)
+        assert began.wait(20)
+        backend.mutation(cancel, job=job)
+        backend.run_due()
+        assert backend.query(states) == ["canceled"]

@@ -35,15 +35,30 @@ from evolute.values.validators import Resolver
 AskServer: TypeAlias = Callable[[str, Any], Awaitable[tuple[bool, Any]]]
 
 
+OTHER_THREAD = (
+    "`ctx` of an action was used by another thread than the one of its event loop. Await it in the action, "
+    "or hand it over with asyncio.run_coroutine_threadsafe."
+)
+
+
 class ActionCalls:
     """The calls of one action to the server, as long as it runs."""
 
-    def __init__(self, registry: Registry, limits: Limits, resolver: Resolver, call: Call, ask: AskServer) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        resolver: Resolver,
+        call: Call,
+        ask: AskServer,
+        other_thread: str = OTHER_THREAD,
+    ) -> None:
         self.registry = registry
         self.limits = limits
         self.resolver = resolver
         self.call = call
         self._ask = ask
+        self._other_thread = other_thread
         self._open = True
         self._thread = get_ident()
         self._running: Counter[str] = Counter()
@@ -58,10 +73,7 @@ class ActionCalls:
         if not self._open:
             raise ContextClosed(RETURNED)
         if get_ident() != self._thread:
-            raise ContextClosed(
-                "`ctx` of an action was used by another thread than the one of its event loop. Await it in the action, "
-                "or hand it over with asyncio.run_coroutine_threadsafe."
-            )
+            raise ContextClosed(self._other_thread)
         if self._running.total() >= self.limits.action_calls_max:
             raise LimitReached(
                 f"Too many calls of `ctx` run side by side in one action (limit: {self.limits.action_calls_max}; "

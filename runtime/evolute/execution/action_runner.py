@@ -8,34 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 from evolute.clock import Clock, monotonic_ns
 from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
-from evolute.database.transaction import Transaction
-from evolute.errors import InvalidQuery, TimeLimit
+from evolute.errors import TimeLimit
+from evolute.execution.action_call import given_out, refusal, taken_in
 from evolute.execution.action_context import ActionCalls, ActionContext, AskServer
-from evolute.execution.arguments import check_size
-from evolute.execution.call_failure import call_error, is_user_frame
+from evolute.execution.call_failure import call_error, in_user_code
 from evolute.execution.function_log import LogLines, captured
-from evolute.execution.invocation import check_kind, encode_result, find
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
-from evolute.execution.request import WRONG_DEPLOYMENT, Call, CallError, CallResult, FunctionOutcome, FunctionRequest
+from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, FunctionRequest
+from evolute.execution.snapshot_names import SnapshotNames
 from evolute.execution.time_limits import user_limit_text
 from evolute.limits import Limits
 from evolute.registry.definition import FunctionDefinition
 from evolute.registry.registry import Registry
-from evolute.values import wire_codec
 
 CANCELLED = CallError("The action was cancelled by the server.", None, "ActionCancelled")
 
-T = TypeVar("T")
 UserTask: TypeAlias = asyncio.Task[Any]
 
 _running: ContextVar[RunningAction | None] = ContextVar("evolute_action", default=None)
@@ -52,37 +48,6 @@ class RunningAction:
     def cancel_tasks(self) -> None:
         for task in list(self.tasks):
             task.cancel()
-
-
-class SnapshotNames:
-    """Names and numbers of tables for validators, read from short snapshots and remembered: they never change."""
-
-    def __init__(self, open_snapshot: Callable[[], Snapshot], limits: Limits) -> None:
-        self._open_snapshot = open_snapshot
-        self._limits = limits
-        self._numbers: dict[str, int] = {}
-        self._names: dict[int, str] = {}
-
-    def table_number(self, name: str) -> int | None:
-        number = self._numbers.get(name)
-        if number is None:
-            number = self._read(lambda transaction: transaction.table_number(name))
-            if number is not None:
-                self._numbers[name] = number
-        return number
-
-    def table_name(self, number: int) -> str | None:
-        name = self._names.get(number)
-        if name is None:
-            name = self._read(lambda transaction: transaction.table_name(number))
-            if name is not None:
-                self._names[number] = name
-        return name
-
-    def _read(self, read: Callable[[Transaction], T]) -> T:
-        with self._open_snapshot() as snapshot:
-            transaction = Transaction(snapshot, limits=self._limits, now_ns=0, seed=b"", writable=False)
-            return read(transaction)
 
 
 class ActionRunner:
@@ -106,8 +71,9 @@ class ActionRunner:
     async def run_action(self, request: FunctionRequest, ask: AskServer) -> FunctionOutcome:
         """Runs the request's one call to its end. Never raises for what the action does."""
         (call,) = request.calls
-        if request.deployment != self._registry.deployment:
-            return FunctionOutcome(request.id, 0, (), refused=WRONG_DEPLOYMENT)
+        refused = refusal(request, self._registry, blocking=False)
+        if refused is not None:
+            return FunctionOutcome(request.id, 0, (), refused=refused)
         action = self._actions[request.id] = RunningAction()
         lines = LogLines(self._limits)
         started_ns = monotonic_ns()
@@ -133,12 +99,7 @@ class ActionRunner:
             action.cancel_tasks()
 
     async def _invoke(self, action: RunningAction, call: Call, lines: LogLines, seed: bytes, ask: AskServer) -> bytes:
-        definition = find(self._registry, call)
-        check_kind(definition, "action")
-        check_size(definition.path, call.arguments, self._limits)
-        arguments = wire_codec.decode_canonical(call.arguments)
-        assert isinstance(arguments, dict), "arguments are the JSON of an object"
-        named = definition.bind(arguments, self._names)
+        definition, named = taken_in(self._registry, call, self._names, self._limits)
         calls = ActionCalls(self._registry, self._limits, self._names, call, ask)
         context = ActionContext(calls, self._clock, seed)
         try:
@@ -155,10 +116,7 @@ class ActionRunner:
                 )
             if changed:
                 raise builtins_changed(definition.path, changed)
-        if inspect.iscoroutine(returned):
-            returned.close()
-            raise InvalidQuery(f"Function {definition.path} returned a coroutine; await it.")
-        return encode_result(definition, definition.result(returned, self._names), self._limits)
+        return given_out(definition, returned, self._names, self._limits)
 
     async def _within_limit(self, action: RunningAction, code: Coroutine[Any, Any, object]) -> object:
         context = contextvars.copy_context()
@@ -216,10 +174,4 @@ def interruptible(frame: FrameType | None, package: str) -> bool:
     """Whether an exception may be raised in `frame`: it runs for an action, and is not the runtime's own code."""
     if _running.get() is None:
         return False
-    while frame is not None:
-        if is_user_frame(frame, package):
-            return True
-        if str(frame.f_globals.get("__name__", "")).startswith("evolute."):
-            return False
-        frame = frame.f_back
-    return True
+    return in_user_code(frame, package, otherwise=True)

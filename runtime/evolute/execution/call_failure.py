@@ -89,6 +89,17 @@ def is_user_frame(frame: FrameType, package: str) -> bool:
     return isinstance(name, str) and (name == package or name.startswith(package + "."))
 
 
+def in_user_code(frame: FrameType | None, package: str, *, otherwise: bool = False) -> bool:
+    """Whether what runs in `frame` was called by the user's code, and not by the runtime; `otherwise` if by neither."""
+    while frame is not None:
+        if is_user_frame(frame, package):
+            return True
+        if str(frame.f_globals.get("__name__", "")).startswith("evolute."):
+            return False
+        frame = frame.f_back
+    return otherwise
+
+
 def _user_frames(traceback: TracebackType | None, package: str) -> Iterator[tuple[FrameType, int]]:
     """(frame, line), outermost first."""
     while traceback is not None:

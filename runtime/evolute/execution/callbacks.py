@@ -75,13 +75,15 @@ def _nested(parent: Call, call: Call, limits: Limits) -> Call:
         parent_job=parent.job or parent.parent_job,
         depth=depth,
         cron=None,
+        ending=None,
+        place=parent.place,
     )
 
 
 async def _run(door: Door, operation: str, call: Call) -> Outcome:
     if operation == "run_query":
         # A query schedules nothing, so for whose job it is asked makes no difference to its answer.
-        return await door.query(dataclasses.replace(call, kind="query", parent_job=None))
+        return await door.query(dataclasses.replace(call, kind="query", parent_job=None, place=None))
     if operation == "run_mutation":
         return await door.mutate(dataclasses.replace(call, kind="mutation"))
     return await door.act(dataclasses.replace(call, kind="action"), nested=True)

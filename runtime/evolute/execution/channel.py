@@ -8,12 +8,14 @@ The first item of the tuple names the frame:
                      ("callback", request_id, callback_id, operation, payload)  ("pong",)
 
 marshal is safe here because both ends are the same interpreter and trust each other, and it builds no objects of ours.
-This module is imported by transaction workers and therefore knows no asyncio; the server's end is in `async_channel`.
+Workers without an event loop import this module, which therefore knows no asyncio; the server's end is in
+`async_channel`.
 """
 
 from __future__ import annotations
 
 import marshal
+import select
 import socket
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -75,7 +77,7 @@ def _decode(body: memoryview) -> Frame:
 
 
 class BlockingChannel:
-    """The transaction worker's end. Not for use from several threads."""
+    """A worker's end, where it needs no event loop. Not for use from several threads."""
 
     def __init__(self, sock: socket.socket, frame_bytes_max: int) -> None:
         self._socket = sock
@@ -91,6 +93,12 @@ class BlockingChannel:
             frames = self._buffer.feed(data)
             if frames:
                 return frames
+
+    def wait_readable(self, timeout_s: float) -> bool:
+        """Whether within `timeout_s` something has come for `recv`, the end included."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def send(self, frames: Iterable[Frame]) -> None:
         """Sends all frames in one write. Raises LimitReached, before anything is sent, if one is too large."""

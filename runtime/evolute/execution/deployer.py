@@ -15,7 +15,8 @@ from pathlib import Path
 
 from evolute.database.transaction import Transaction
 from evolute.execution.executor import Executor
-from evolute.execution.pool import Generation, Pool
+from evolute.execution.generation import Generation
+from evolute.execution.pool import Pool
 from evolute.limits import Limits
 from evolute.registry.loader import Deployment, read_folder
 from evolute.registry.registry import RegistryReport

@@ -79,7 +79,7 @@ class Runners(Protocol):
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome: ...
 
-    def action_room(self) -> AbstractAsyncContextManager[None]: ...
+    def action_room(self, path: str) -> AbstractAsyncContextManager[int | None]: ...
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,13 @@ class Executor:
             self._log_call(call, "action", started_ns, outcome)
             return outcome
 
-    def action_room(self) -> AbstractAsyncContextManager[None]:
-        """Entered when an action could run at once; the room is kept for it while the block runs.
+    def action_room(self, path: str) -> AbstractAsyncContextManager[int | None]:
+        """Entered when the action could run at once; the room is kept for it while the block runs.
 
-        Waiting for it is no call under way: the executor drains without it. Raises ShuttingDown.
+        It gives what the call has as its `place`. Waiting for it is no call under way: the executor drains without it.
+        Raises ShuttingDown.
         """
-        return self._runners.action_room()
+        return self._runners.action_room(path)
 
     async def run_any(self, call: Call, *, on_commit: OnCommit | None = None) -> Outcome:
         """Runs a function of whatever kind it is of."""
@@ -314,7 +315,7 @@ class Executor:
         raise WrongDeployment
 
     async def _run_action(self, call: Call, *, nested: bool) -> FunctionOutcome:
-        """A worker that has other code loaded refuses before anything has run, so asking again is no second run."""
+        """A worker that has other code, or is not for it, refuses before anything has run: so it still runs once."""
         for _ in range(_REFUSALS_MAX):
             ran = await self._runners.run_action(call, self._answer_callback, nested=nested)
             if ran.refused is None:

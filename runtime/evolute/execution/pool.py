@@ -1,8 +1,9 @@
-"""The worker processes, in two lanes, by generation.
+"""The worker processes, in three lanes, by generation.
 
     generation = all workers that have loaded one deployment
         transaction lane   one request at a time per worker, several sent ahead so that no worker waits for the loop
         action lane        many at once per worker
+        blocking lane      one per worker, as many workers as calls run; see `blocking_lane`
 
 A request is lent the worker that has the least to do; those that were sent behind one that runs long are run elsewhere
 as well, and the first outcome counts. If that worker dies, the request that was running is run once
@@ -19,35 +20,25 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from evolute.clock import Clock, random_bytes
-from evolute.errors import FunctionCrashed, FunctionTimedOut, Overloaded, ShuttingDown, WorkerDied
+from evolute.clock import Clock
+from evolute.errors import Overloaded, ShuttingDown
+from evolute.execution.blocking_lane import BlockingLane
+from evolute.execution.generation import Generation
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
-from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, Sources, WorkerProcess
+from evolute.execution.seeds import seeds
+from evolute.execution.sources import Sources
+from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
+from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
 
 logger = logging.getLogger("evolute.pool")
 
-SEED_BYTES = 32
-SEEDS_PER_READING = 64
 RESTART_S_MAX = 5.0
-
-
-@dataclass(eq=False)
-class Generation:
-    """The workers of one deployment, and what they reported of it."""
-
-    deployment: Sources
-    report: RegistryReport
-    workers: dict[Lane, list[WorkerProcess]] = field(default_factory=lambda: {"transaction": [], "action": []})
-    failures: int = 0
-
-    def all_workers(self) -> list[WorkerProcess]:
-        return [*self.workers["transaction"], *self.workers["action"]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,7 @@ class PoolStatistics:
     deployment: str | None
     transaction_workers: int
     action_workers: int
+    blocking_workers: int
     queued: int
     running: int
     deaths: int
@@ -84,8 +76,11 @@ class Pool:
         self._active: Generation | None = None
         self._generations: set[Generation] = set()
         self._queues: dict[Lane, deque[Pending | RoomRequest]] = {"transaction": deque(), "action": deque()}
+        self._blocking = BlockingLane(
+            limits, active=lambda: self._active, start=self._start_blocking, submit=self._submit
+        )
         self._ids = itertools.count(1)
-        self._seeds = _seeds()
+        self._seeds = seeds()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
@@ -134,6 +129,7 @@ class Pool:
             for _ in range(size - len(generation.workers[lane])):  # not prepared, or have died since
                 self._spawn(self._replace(generation, lane))
             self._dispatch(lane)
+        self._blocking.dispatch()
 
     async def discard(self, generation: Generation) -> None:
         """Ends a generation that will not be activated."""
@@ -152,6 +148,7 @@ class Pool:
         for queue in self._queues.values():
             while queue:
                 self._fail(queue.popleft(), ShuttingDown())
+        self._blocking.close()
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
         for worker in workers:
             worker.retired = worker.leaving = True
@@ -169,7 +166,8 @@ class Pool:
             deployment=self.deployment,
             transaction_workers=sum(worker.lane == "transaction" for worker in workers),
             action_workers=sum(worker.lane == "action" for worker in workers),
-            queued=sum(len(queue) for queue in self._queues.values()),
+            blocking_workers=sum(worker.lane == "blocking" for worker in workers),
+            queued=sum(len(queue) for queue in self._queues.values()) + self._blocking.waiting,
             running=sum(len(worker.pending) for worker in workers),
             deaths=self._deaths,
             pids=tuple(worker.pid for worker in workers if worker.pid is not None),
@@ -187,22 +185,31 @@ class Pool:
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
+        if self.report.is_blocking(call.path):
+            if self._closing:
+                raise ShuttingDown
+            return await self._blocking.run(call, callbacks)
         return await self._enqueue(Pending("action", (call,), self._new_future(), callbacks, nested), urgent=nested)
 
     @asynccontextmanager
-    async def action_room(self) -> AsyncIterator[None]:
-        """Waits for its turn at an action worker that is ready and has a slot, and holds the slot while the block runs.
+    async def action_room(self, path: str) -> AsyncIterator[int | None]:
+        """Waits until the action could run at once, and keeps what it needs for that while the block runs.
 
-        What the block runs as a nested action is in this slot. Raises ShuttingDown.
+        What the block runs as a nested action is in this room, if its call has the place that is given here (None but
+        for a blocking action). Raises ShuttingDown.
         """
         if self._closing:
             raise ShuttingDown
+        if self.report.is_blocking(path):
+            async with self._blocking.room() as place:
+                yield place
+            return
         request = RoomRequest(asyncio.get_running_loop().create_future())
         self._queues["action"].append(request)
         self._dispatch("action")
         try:
             await request.future
-            yield
+            yield None
         finally:
             if request.worker is not None:
                 request.worker.rooms -= 1
@@ -250,7 +257,13 @@ class Pool:
                 pending.worker = worker
                 pending.future.set_result(None)
                 continue
-            worker.submit(next(self._ids), generation.deployment.hash, pending, self._clock.now_ns(), next(self._seeds))
+            self._submit(worker, pending)
+
+    def _submit(self, worker: WorkerProcess, pending: Pending) -> None:
+        """To a worker of the active generation."""
+        assert self._active is not None
+        deployment = self._active.deployment.hash
+        worker.submit(next(self._ids), deployment, pending, self._clock.now_ns(), next(self._seeds))
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]
@@ -285,7 +298,7 @@ class Pool:
             lane,
             self._limits,
             lifeline_fd=self._lifeline_read_fd,
-            on_outcome=lambda worker: self._dispatch(worker.lane),
+            on_outcome=lambda worker: self._has_changed(worker.lane),
             on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),
         )
@@ -293,7 +306,24 @@ class Pool:
         generation.report = RegistryReport.from_wire(await worker.start(generation.deployment, self._data_path))
         generation.failures = 0
         if generation is self._active:
+            self._has_changed(lane)
+
+    def _has_changed(self, lane: Lane) -> None:
+        if lane == "blocking":
+            self._blocking.dispatch()
+        else:
             self._dispatch(lane)
+
+    def _start_blocking(self, generation: Generation) -> None:
+        async def start() -> None:
+            try:
+                await self._replace(generation, "blocking")
+            finally:
+                generation.starting -= 1
+                self._blocking.dispatch()
+
+        generation.starting += 1
+        self._spawn(start())
 
     def _bury(self, generation: Generation, worker: WorkerProcess) -> None:
         """Takes back what the dead worker had not answered, and starts another in its place."""
@@ -301,16 +331,16 @@ class Pool:
         unanswered, worker.pending = list(worker.pending.values()), {}
         if self._closing:
             return  # they have been told
-        if worker.lane == "action":
+        if worker.lane != "transaction":
             for pending in unanswered:
-                self._fail(pending, self._action_error(worker))
+                self._fail(pending, action_error(worker))
         else:
             self._take_back(worker, unanswered)
         self._reap(worker)
         self._forget_if_empty(generation)
-        if generation is self._active and worker.loaded:  # whoever was starting it starts another
-            self._spawn(self._replace(generation, worker.lane))
-        self._dispatch(worker.lane)
+        if generation is self._active and worker.loaded and worker.lane != "blocking":
+            self._spawn(self._replace(generation, worker.lane))  # if it was not loaded, who was starting it does this
+        self._has_changed(worker.lane)
 
     def _forget_if_empty(self, generation: Generation) -> None:
         if generation is not self._active and not generation.all_workers():
@@ -323,42 +353,14 @@ class Pool:
             if worker.overdue is None:
                 running.deaths += 1
             if worker.overdue is running:
-                self._fail(running, FunctionTimedOut(self._time_limit_text(running)))
-            elif running.deaths >= (2 if self._runs_again(running) else 1):
-                self._fail(
-                    running,
-                    FunctionCrashed(
-                        f"{running.calls[0].path}: the worker process died while this function ran, "
-                        f"{'twice' if running.deaths >= 2 else 'once'}"
-                    ),
-                )
+                self._fail(running, timed_out(running, self._limits))
+            elif running.deaths >= (2 if runs_again(running) else 1):
+                self._fail(running, crashed(running))
         for pending in reversed(unanswered):
             pending.places -= 1
             if not pending.places and not pending.future.done():
                 pending.places = 1
                 self._queues["transaction"].appendleft(pending)
-
-    @staticmethod
-    def _runs_again(pending: Pending) -> bool:
-        """The calls of a batch are run one by one afterwards, and of a job's deaths the scheduler keeps count."""
-        return len(pending.calls) == 1 and pending.calls[0].job is None
-
-    def _time_limit_text(self, pending: Pending) -> str:
-        name = "mutation_user_ms_max" if pending.kind == "mutation" else "query_user_ms_max"
-        user_ms: int = getattr(self._limits, name)
-        return (
-            f"Function execution timed out (maximum duration: {user_ms / 1000:g}s; the setting is {name}). "
-            "It could not be interrupted, so its worker process was ended."
-        )
-
-    @staticmethod
-    def _action_error(worker: WorkerProcess) -> Exception:
-        if worker.killed_because in ("time limit", "its event loop was blocked"):
-            return FunctionTimedOut(
-                f"The action's worker process was ended: {worker.killed_because} "
-                "(the settings are action_ms_max and action_block_ms_max)"
-            )
-        return WorkerDied()
 
     def _reap(self, worker: WorkerProcess) -> None:
         async def reap() -> None:
@@ -387,10 +389,3 @@ class Pool:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _seeds() -> Iterator[bytes]:
-    """Random, each new. Many are read at a time: to read lets go of the interpreter, which the writer thread takes."""
-    while True:
-        data = random_bytes(SEED_BYTES * SEEDS_PER_READING)
-        yield from (data[start : start + SEED_BYTES] for start in range(0, len(data), SEED_BYTES))

@@ -19,10 +19,11 @@ from evolute.system.job_endings import Ending
 
 Kind: TypeAlias = Literal["query", "mutation", "action"]
 RequestKind: TypeAlias = Literal["queries", "mutation", "action"]
-Refusal: TypeAlias = Literal["WrongDeployment", "JobChanged"]
+Refusal: TypeAlias = Literal["WrongDeployment", "WrongLane", "JobChanged"]
 Wire: TypeAlias = tuple[Any, ...]
 
 WRONG_DEPLOYMENT: Refusal = "WrongDeployment"
+WRONG_LANE: Refusal = "WrongLane"
 JOB_CHANGED: Refusal = "JobChanged"
 # The code of an error that a job's completion function caused in a way that spoils the transaction.
 COMPLETION_FAILED = "CompletionFailed"
@@ -36,7 +37,8 @@ class Call:
     `identity` is the canonical JSON of the caller's identity object, or None. `session` is (session id, request id) of
     a mutation that must run once. `job` is the scheduled job that this call runs; `parent_job` the one on whose behalf
     it runs (a mutation called by a scheduled action). `depth` counts nested calls. `cron` is the run of a cron, (its
-    id, when it is due), that this call is.
+    id, when it is due), that this call is. `place` is the number of the place that a blocking action on whose behalf it
+    runs has in its lane.
 
     With `ending` the job has run, and this call ends it: `path` is its completion function, which is given the outcome.
     Only if `ending.untold` is set the call is the job once more, whose completion function cannot be run.
@@ -53,6 +55,7 @@ class Call:
     depth: int = 0
     cron: tuple[str, int] | None = None
     ending: Ending | None = None
+    place: int | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -67,6 +70,7 @@ class Call:
             self.depth,
             None if self.cron is None else tuple(self.cron),
             None if self.ending is None else tuple(self.ending),
+            self.place,
         )
 
     @classmethod
@@ -166,7 +170,7 @@ class FunctionOutcome(NamedTuple):
 
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
-    (WRONG_DEPLOYMENT, JOB_CHANGED). `exiting` means that the worker process ends after this outcome.
+    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED). `exiting` means that the worker process ends after this outcome.
     """
 
     id: int

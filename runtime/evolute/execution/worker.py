@@ -2,10 +2,11 @@
 
     lifeline ends ──► os._exit, whatever the process is doing
     "load"        ──► import the deployment's bytes, open the store for reading ──► "loaded" or "load_failed"
-    "request"     ──► the transaction lane runs them one at a time, the action lane side by side ──► "outcome"
+    "request"     ──► the transaction lane runs them one at a time, the action lane side by side,
+                      the blocking lane is sent one when it has none ──► "outcome"
     "exit", or the channel closed ──► end
 
-The transaction lane is a plain loop and imports no asyncio. A worker never writes to the store.
+The transaction lane and the blocking lane are plain loops and import no asyncio. A worker never writes to the store.
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ def _serve(sock: socket.socket) -> None:
     channel.send([("loaded", registry.report())])
     if payload["lane"] == "transaction":
         _serve_transactions(channel, registry, engine, limits)
+    elif payload["lane"] == "blocking":
+        from evolute.execution.blocking_worker import serve_blocking_actions  # transactions need none of this
+
+        serve_blocking_actions(channel, registry, engine, limits)
     else:
         from evolute.execution.action_worker import serve_actions  # asyncio is for this lane only
 

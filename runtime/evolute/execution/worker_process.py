@@ -2,7 +2,8 @@
 
 A transaction worker runs its requests one at a time in the order they were sent, so the first that is unanswered is the
 one that runs, and the clock that may kill the worker is that request's. An action worker runs all of its requests at
-once; it is killed when one of them outlives its limit or when its event loop no longer answers a ping.
+once; it is killed when one of them outlives its limit or when its event loop no longer answers a ping. A blocking
+worker runs one action, and is killed, with the processes that this has started, for its limit and to cancel it.
 
 A death is not an error of the process: the pool is told, and takes back what was not answered.
 """
@@ -12,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from evolute.config import worker_environment
@@ -27,27 +29,15 @@ from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
+from evolute.execution.sources import Sources
 from evolute.limits import Limits
 
-Lane: TypeAlias = Literal["transaction", "action"]
+Lane: TypeAlias = Literal["transaction", "action", "blocking"]
 # When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
 LAST_WORDS_S = 0.2
 
 # An action's call back to the server: (its call, operation, payload) -> (ok, payload).
 Callbacks: TypeAlias = Callable[[Call, str, Any], Awaitable[tuple[bool, Any]]]
-
-
-class Sources(Protocol):
-    """What a worker loads: one reading of the functions folder (`registry.loader.Deployment`)."""
-
-    @property
-    def hash(self) -> str: ...
-    @property
-    def package(self) -> str: ...
-    @property
-    def root(self) -> str: ...
-    @property
-    def sources(self) -> Mapping[str, bytes]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +60,7 @@ class Pending:
 
 @dataclass(eq=False, slots=True)
 class RoomRequest:
-    """Who waits, in the queue of the actions, for a slot to hold. `worker` is the one that keeps it free."""
+    """Who waits, in the queue of the async actions, for a slot to hold. `worker` is the one that keeps it free."""
 
     future: asyncio.Future[None]
     worker: WorkerProcess | None = None
@@ -94,7 +84,7 @@ class WorkerProcess:
     ) -> None:
         self.lane = lane
         self.pending: dict[int, Pending] = {}
-        self.rooms = 0  # slots that are held by others than its pending actions
+        self.rooms = 0  # slots that are held, by others than its pending actions if it is an action worker
         self.loaded = False  # it has been ready once
         self.ready = False
         self.retired = False  # it takes no more requests
@@ -113,8 +103,12 @@ class WorkerProcess:
         self._closed = asyncio.Event()
         self._report: asyncio.Future[Any] | None = None
         self._head_since_ns = 0
-        block_ms = limits.action_block_ms_max if lane == "action" else limits.query_user_ms_max
-        self._watch_interval_ns = max(block_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
+        watched_ms = {
+            "transaction": limits.query_user_ms_max,
+            "action": limits.action_block_ms_max,
+            "blocking": min(limits.action_ms_max, limits.action_block_ms_max),
+        }[lane]
+        self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
         self._callback_tasks: set[asyncio.Task[None]] = set()
@@ -140,6 +134,16 @@ class WorkerProcess:
         if self.lane == "action":
             return self.slots_used < self._limits.actions_per_worker_max
         return not self.is_late and len(self.pending) < self._limits.requests_per_worker_max
+
+    @property
+    def is_ready_for_next(self) -> bool:
+        """A blocking worker that runs nothing, and may."""
+        return self.ready and not self.retired and not self.pending
+
+    @property
+    def is_idle(self) -> bool:
+        """A blocking worker that is nobody's."""
+        return self.is_ready_for_next and not self.rooms
 
     async def start(self, deployment: Sources, data_path: str) -> Any:
         """Starts the process, loads the deployment, returns the worker's report.
@@ -234,10 +238,14 @@ class WorkerProcess:
         self._watch()
 
     def cancel(self, pending: Pending) -> None:
-        """Asks an action to end at its next await, and those that it has called."""
+        """Ends an action, at its next await or with its process, and those that it has called."""
         for request_id, candidate in self.pending.items():
             if candidate is pending and self._channel is not None:
-                self._channel.send(("cancel", request_id))
+                if self.lane == "blocking":
+                    self.retired = self.leaving = True
+                    self.kill("its action was cancelled")
+                else:
+                    self._channel.send(("cancel", request_id))
                 for task in [task for task, caller in self._nested_actions.items() if caller == request_id]:
                     task.cancel()
 
@@ -252,8 +260,12 @@ class WorkerProcess:
         """Ends the process at once. `on_gone` follows when its channel is closed."""
         if self.killed_because is None:
             self.killed_because = because
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
+        if self._process is None or self._process.poll() is not None:
+            return
+        if self.lane == "blocking":  # with what the action has started, which nobody else knows of
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)
 
     async def wait_gone(self) -> None:
         """Returns when the process has been reaped and its channel is closed."""
@@ -304,7 +316,7 @@ class WorkerProcess:
         self._head_since_ns = monotonic_ns()
         if outcome.exiting:
             self.retired = True
-            self.leaving = self.lane == "transaction"  # an action worker ends when the others have
+            self.leaving = self.lane != "action"  # an action worker ends when the others have
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
         self._on_outcome(self)
@@ -364,7 +376,8 @@ class WorkerProcess:
         else:
             if any(now_ns - pending.sent_ns > self._allowed_ns(pending) for pending in self.pending.values()):
                 self.kill("time limit")
-            self._ping()
+            if self.lane == "action":
+                self._ping()
         self._watch()
 
     def _allowed_ns(self, pending: Pending) -> int:

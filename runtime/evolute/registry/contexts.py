@@ -3,8 +3,9 @@
     QueryCtx     db (read)          auth  now  random  run_query
     MutationCtx  db (read, write)   auth  now  random  run_query  run_mutation              scheduler  crons
     ActionCtx                       auth  now  random  run_query  run_mutation  run_action  scheduler   (all awaited)
+    BlockingActionCtx               auth  now  random  run_query  run_mutation  run_action  scheduler   (each waits)
 
-These are protocols: a function names one of the three contexts, an editor completes and checks its calls, and the
+These are protocols: a function names one of the contexts, an editor completes and checks its calls, and the
 implementations live in the execution layer. A mutation's context is also a query's, so a helper that takes a `QueryCtx`
 serves both. A function reference is the decorated function, whose arguments are then checked by name and type, or the
 string "module:function", whose arguments are not. The runtime's own parameters are given by position only, so that no
@@ -155,8 +156,8 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, id: Id[Any], /) -> None:
-        """A job that has not started never will; a running action is interrupted at its next await; one that has ended
-        stays as it is."""
+        """A job that has not started never will; a running action is interrupted at its next await, a blocking one by
+        the end of its process; one that has ended stays as it is."""
         ...
 
 
@@ -190,6 +191,38 @@ class ActionScheduler(Protocol):
         ...
 
     async def cancel(self, id: Id[Any], /) -> None: ...
+
+
+class BlockingActionScheduler(Protocol):
+    """`ctx.scheduler` of a blocking action: each call is a transaction of its own, committed when it returns."""
+
+    @overload
+    def run_after(
+        self, delay: float | timedelta, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    def run_after(self, delay: float | timedelta, function: str, /, **args: object) -> Id[Any]: ...
+
+    @overload
+    def run_at(
+        self, time: float | datetime, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Id[Any]: ...
+    @overload
+    def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
+
+    def options(
+        self,
+        *,
+        key: str | None = None,
+        key_policy: KeyPolicy = "replace",
+        pool: str | None = None,
+        retry: Retry | None = None,
+        on_complete: MutationFunction[..., object] | str | None = None,
+    ) -> BlockingActionScheduler:
+        """As of a mutation's scheduler."""
+        ...
+
+    def cancel(self, id: Id[Any], /) -> None: ...
 
 
 class CronTable(Protocol):
@@ -229,7 +262,7 @@ class Auth(Protocol):
 
 
 class _Ctx(Protocol):
-    """What all three have."""
+    """What all of them have."""
 
     @property
     def auth(self) -> Auth: ...
@@ -300,3 +333,28 @@ class ActionCtx(_Ctx, Protocol):
     async def run_action(self, function: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_action(self, function: str, /, **args: object) -> Any: ...
+
+
+class BlockingActionCtx(_Ctx, Protocol):
+    """The first parameter of an action that is a plain `def`: it runs in a process of its own and may block.
+
+    Each call returns when it has been answered. `ctx` is for the thread that runs the action; others get ContextClosed.
+    """
+
+    @property
+    def scheduler(self) -> BlockingActionScheduler: ...
+
+    @overload
+    def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_query(self, function: str, /, **args: object) -> Any: ...
+
+    @overload
+    def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_mutation(self, function: str, /, **args: object) -> Any: ...
+
+    @overload
+    def run_action(self, function: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_action(self, function: str, /, **args: object) -> Any: ...

@@ -8,12 +8,21 @@ Mutations and actions take options, which say how their jobs are run: `@action(p
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from evolute.registry.contexts import ActionCtx, MutationCtx, QueryCtx
-from evolute.registry.definition import ActionFunction, Function, MutationFunction, QueryFunction, Visibility
+from evolute.registry.contexts import ActionCtx, BlockingActionCtx, MutationCtx, QueryCtx
+from evolute.registry.definition import (
+    ActionFunction,
+    AsyncActionFunction,
+    BlockingActionFunction,
+    Function,
+    MutationFunction,
+    QueryFunction,
+    Visibility,
+)
 from evolute.registry.job_options import Retry
 
 P = ParamSpec("P")
@@ -28,9 +37,12 @@ class MutationDecorator(Protocol):
 
 
 class ActionDecorator(Protocol):
+    @overload
     def __call__(
         self, function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /
-    ) -> ActionFunction[P, R]: ...
+    ) -> AsyncActionFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[BlockingActionCtx, P], R], /) -> BlockingActionFunction[P, R]: ...
 
 
 def query(function: Callable[Concatenate[QueryCtx, P], R], /) -> QueryFunction[P, R]:
@@ -65,11 +77,16 @@ def internal_mutation(function: Any = None, /, *, pool: str | None = None) -> An
 
 
 @overload
-def action(function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /) -> ActionFunction[P, R]: ...
+def action(function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /) -> AsyncActionFunction[P, R]: ...
+@overload
+def action(function: Callable[Concatenate[BlockingActionCtx, P], R], /) -> BlockingActionFunction[P, R]: ...
 @overload
 def action(*, pool: str | None = None, retry: Retry | None = None) -> ActionDecorator: ...
 def action(function: Any = None, /, *, pool: str | None = None, retry: Retry | None = None) -> Any:
-    """An `async def` that may talk to the world. It reads and writes through queries and mutations it runs.
+    """A function that may talk to the world. It reads and writes through queries and mutations it runs.
+
+    An `async def` (`ctx: ActionCtx`) shares the event loop of its process with others. A plain `def` (`ctx:
+    BlockingActionCtx`) has a process of its own for as long as it runs, so it may block and compute.
 
     It runs at most once: a job of it that fails, or that a crash cuts short, ends `failed`. With `retry`, a job of it
     is tried again and MAY RUN MORE THAN ONCE, so what it does outside must bear being done twice. Calls that are not
@@ -81,7 +98,9 @@ def action(function: Any = None, /, *, pool: str | None = None, retry: Retry | N
 @overload
 def internal_action(
     function: Callable[Concatenate[ActionCtx, P], Coroutine[Any, Any, R]], /
-) -> ActionFunction[P, R]: ...
+) -> AsyncActionFunction[P, R]: ...
+@overload
+def internal_action(function: Callable[Concatenate[BlockingActionCtx, P], R], /) -> BlockingActionFunction[P, R]: ...
 @overload
 def internal_action(*, pool: str | None = None, retry: Retry | None = None) -> ActionDecorator: ...
 def internal_action(function: Any = None, /, *, pool: str | None = None, retry: Retry | None = None) -> Any:
@@ -107,7 +126,9 @@ def _action(function: Any, visibility: Visibility, pool: str | None, retry: Retr
     _check_options(pool, retry)
 
     def decorate(python: Any, /) -> ActionFunction[..., Any]:
-        return _noted(ActionFunction(python, visibility, ActionCtx, pool=pool, retry=retry))
+        if inspect.iscoroutinefunction(python) or isinstance(python, Function):  # which is an error, for any class
+            return _noted(AsyncActionFunction(python, visibility, ActionCtx, pool=pool, retry=retry))
+        return _noted(BlockingActionFunction(python, visibility, BlockingActionCtx, pool=pool, retry=retry))
 
     return decorate if function is None else decorate(function)
 

@@ -98,11 +98,26 @@ class MutationFunction(SchedulableFunction[P, R_co]):
 
 
 class ActionFunction(SchedulableFunction[P, R_co]):
+    """What `run_action` takes: an action of either form."""
+
     kind = "action"
+
+
+class AsyncActionFunction(ActionFunction[P, R_co]):
+    """An action that is an `async def`: many run side by side on the event loop of one process."""
 
     async def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Runs the plain function as part of the caller; validators are skipped. Meant for unit tests."""
         result: R_co = await self.python(ctx, *args, **kwargs)
+        return result
+
+
+class BlockingActionFunction(ActionFunction[P, R_co]):
+    """An action that is a plain `def`: it has a process of its own while it runs."""
+
+    def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Runs the plain function as part of the caller; validators are skipped. Meant for unit tests."""
+        result: R_co = self.python(ctx, *args, **kwargs)
         return result
 
 
@@ -125,6 +140,11 @@ class FunctionDefinition:
     @property
     def visibility(self) -> Visibility:
         return self.function.visibility
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it is an action that is run in a process of its own."""
+        return isinstance(self.function, BlockingActionFunction)
 
     def bind(self, arguments: Mapping[str, Value], resolver: Resolver) -> dict[str, Any]:
         """The keyword arguments of one call. Raises ValidationFailed naming the field (E3)."""
@@ -241,6 +261,16 @@ class _SignatureReading:
         hint = self.hints.get(parameter.name)
         if isinstance(hint, type) and hint.__module__ == context.__module__ and hint not in context.__mro__:
             what = f"a {self.function.kind}'s context is a {context.__name__}, not a {hint.__name__}"
+            if isinstance(self.function, BlockingActionFunction):
+                what = (
+                    f"an action written with `def` blocks, and its context is a {context.__name__}: write "
+                    f"`{parameter.name}: {context.__name__}`, or `async def` and await what you call"
+                )
+            elif isinstance(self.function, AsyncActionFunction):
+                what = (
+                    f"an action written with `async def` has an {context.__name__}: write "
+                    f"`{parameter.name}: {context.__name__}`, or drop `async`: a plain `def` may block"
+                )
             self.faults.append(f"parameter {parameter.name}: {what}")
 
     def _read_parameter(self, parameter: inspect.Parameter) -> None:
@@ -271,12 +301,10 @@ class _SignatureReading:
 
 
 def _faults_of_kind(function: Function[..., Any]) -> Iterator[str]:
-    """Queries and mutations are plain functions, actions are coroutine functions, and none is a generator."""
+    """Queries and mutations are plain functions, actions may be coroutine functions, and none is a generator."""
     python, kind = function.python, function.kind
     if inspect.isgeneratorfunction(python) or inspect.isasyncgenfunction(python):
-        yield f"is a generator; a {kind} returns its result: return a list"
-    elif kind == "action" and not inspect.iscoroutinefunction(python):
-        yield "is an action written with `def`; write `async def` (blocking actions come later)"
+        yield f"is a generator; {'an' if kind == 'action' else 'a'} {kind} returns its result: return a list"
     elif kind != "action" and inspect.iscoroutinefunction(python):
         yield f"is a {kind} written with `async def`; drop `async`: its `ctx` calls are plain. To wait, use an action"
 

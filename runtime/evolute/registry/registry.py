@@ -70,6 +70,7 @@ class Registry:
                 "path": definition.path,
                 "kind": definition.kind,
                 "visibility": definition.visibility,
+                "blocking": definition.blocking,
                 "file": definition.function.file,
                 "line": definition.function.line,
                 "arguments": definition.arguments_json(),
@@ -88,7 +89,8 @@ class Registry:
 
 @dataclass(frozen=True)
 class FunctionReport:
-    """One function as the server knows it; validators in their JSON form (E1)."""
+    """One function as the server knows it; validators in their JSON form (E1). `blocking` is an action's that is a
+    plain `def`."""
 
     path: str
     kind: Kind
@@ -97,6 +99,7 @@ class FunctionReport:
     line: int
     arguments: Mapping[str, Any]
     returns: Mapping[str, Any]
+    blocking: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,14 @@ class RegistryReport:
     def find(self, path: str) -> FunctionReport | None:
         """By any spelling of the path. Raises FunctionNotFound for one that cannot be a path."""
         return self.functions.get(canonical_path(path))
+
+    def is_blocking(self, path: str) -> bool:
+        """Whether it is an action with a process of its own. A worker that has loaded other code may not agree."""
+        try:
+            function = self.find(path)
+        except FunctionNotFound:
+            return False
+        return function is not None and function.blocking
 
 
 def module_path(module: str, package: str) -> str:

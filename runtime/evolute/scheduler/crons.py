@@ -219,7 +219,8 @@ class CronLoop:
             self._tell_skipped(cron, skipped.value)
 
     async def _run_action(self, cron: Cron) -> None:
-        async with self._executor.action_room():  # what still waits for a worker loses nothing in a crash
+        # What still waits for a worker loses nothing in a crash.
+        async with self._executor.action_room(cron.path) as place:
             if self._executor.closing:
                 raise ShuttingDown  # it stays pending, for the next start
             begun = await self._executor.run_system(
@@ -229,7 +230,8 @@ class CronLoop:
                 raise JobChanged
             failpoints.hit(failpoints.AFTER_IN_PROGRESS)
             started_ns = self._clock.now_ns()
-            outcome = await self._act(Call(cron.path, cron.arguments, kind="action", public_only=False, cron=cron.due))
+            call = Call(cron.path, cron.arguments, kind="action", public_only=False, cron=cron.due, place=place)
+            outcome = await self._act(call)
         failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
         attempt = 0
         while True:

@@ -3,7 +3,7 @@
 A job of a mutation is begun, run and finished in the mutation's own transaction: one commit holds its writes and its
 state, so it happens exactly once whatever crashes. A job of an action is marked in progress first, in a commit of its
 own, and is never run again unless it has a retry policy: one found in progress that this process is not running was
-interrupted by a crash. So it is marked only when an action worker is ready and has room for it: what still waits loses
+interrupted by a crash. So it is marked only when a worker is ready and has room for it: what still waits loses
 nothing in a crash. A job that keeps killing its worker is failed in the end, and a completion function that cannot
 be run does not keep its job from ending.
 """
@@ -37,6 +37,7 @@ logger = logging.getLogger("evolute.scheduler")
 
 INTERRUPTED = "Transient error while executing action"
 CANCELED_TEXT = "The action was cancelled by the server."
+CANCELED_BLOCKING_TEXT = "The action was cancelled by the server, and its process was ended."
 BACKOFF_MS_MIN = 100
 
 # What became of a run; "again" has been put off, None was somebody else's business.
@@ -141,7 +142,7 @@ class JobRunner:
 
     async def _run_action(self, job: Job) -> RunEnd:
         with ExitStack() as under_way:  # from the mark to the end, also for the drain
-            async with self._executor.action_room():
+            async with self._executor.action_room(job.path) as place:
                 if self._executor.closing:
                     raise ShuttingDown  # it stays pending, for the next start
                 under_way.enter_context(self._executor.held())
@@ -149,14 +150,16 @@ class JobRunner:
                 if not marked.value:
                     raise JobChanged
                 failpoints.hit(failpoints.AFTER_IN_PROGRESS)
-                call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id)
+                call = Call(job.path, job.arguments, kind="action", public_only=False, job=job.id, place=place)
                 outcome, canceled = await self._act_unless_canceled(job, call, marked.ts)
             failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
-            return await self._end_action(job, outcome, canceled=canceled)
+            return await self._end_action(job, outcome, canceled=canceled, blocking=place is not None)
 
-    async def _end_action(self, job: Job, outcome: Outcome | None, *, canceled: bool) -> RunEnd:
+    async def _end_action(self, job: Job, outcome: Outcome | None, *, canceled: bool, blocking: bool) -> RunEnd:
         if canceled:
-            text = outcome.error.message if outcome is not None and outcome.error is not None else CANCELED_TEXT
+            text = CANCELED_BLOCKING_TEXT if blocking else CANCELED_TEXT
+            if outcome is not None and outcome.error is not None:
+                text = outcome.error.message
             return await self._persistently(job, lambda: self._end(job, Ending("canceled", None, text)))
         assert outcome is not None
         error = outcome.error
