@@ -220,10 +220,12 @@ def test_one_that_waits_for_a_worker(one: LocalBackend, monkeypatch: pytest.Monk
     room, opened = one.executor.action_room, asyncio.Event()
 
     class Later:
-        async def __aenter__(self) -> None:
-            self.room = room()
+        def __init__(self, path: str) -> None:
+            self.room = room(path)
+
+        async def __aenter__(self) -> int | None:
             await opened.wait()
-            await self.room.__aenter__()
+            return await self.room.__aenter__()
 
         async def __aexit__(self, *error: Any) -> None:
             await self.room.__aexit__(*error)

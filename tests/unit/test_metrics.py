@@ -61,7 +61,7 @@ def test_what_is_of_no_deployment_any_more_is_told_together(backend: LocalBacken
         calls=backend.log.durations.statistics(),
         executor=backend.executor.statistics(),
         query_cache=backend.executor.query_cache.statistics(),
-        pool=PoolStatistics(None, 0, 0, 0, 0, 0, ()),
+        pool=PoolStatistics(None, 0, 0, 0, 0, 0, 0, ()),
         database=backend.database.statistics(),
     )
     function = FunctionReport("m:kept", "mutation", "public", "m.py", 1, {}, {})
