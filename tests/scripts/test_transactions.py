@@ -31,7 +31,8 @@ from evolute.database.query import Query
 from evolute.database.transaction import Savepoint, Transaction
 from evolute.errors import Conflict, EvoluteError
 from evolute.storage.keyspace import parse
-from evolute.system import jobs
+from evolute.system import job_endings, jobs
+from evolute.system.job_endings import Ending
 from evolute.values.document_id import encode_id
 from evolute.values.schema import IndexDefinition
 from evolute.values.value import UNSET
@@ -193,7 +194,7 @@ class Stage:
         yield "runs" if began else "may not run"
 
     def do_succeed(self, name: str, job: str) -> Iterator[str]:
-        if not jobs.succeed(self.transactions[name], self.ids[job], 1.0):
+        if job_endings.settle(self.transactions[name], self.ids[job], Ending("success")) is None:
             yield "was canceled meanwhile"
 
     def do_cancel(self, name: str, job: str) -> Iterator[str]:

@@ -266,6 +266,22 @@ def test_one_whose_completion_is_still_to_be_told(one: LocalBackend) -> None:
     assert fields["onComplete"] == "test_job_admin:told"
 
 
+@pytest.mark.parametrize("how", ["retried", "canceled"])
+def test_an_old_job_that_has_something_new_to_do_is_not_late(one: LocalBackend, how: str) -> None:
+    """Its turn is by when it was run again by hand, or canceled, however long ago it was scheduled."""
+    if how == "canceled":
+        done(one, admin(one).pause("default"))
+    job_id = schedule(one, "note", args={"text": "bad"}, options={"on_complete": "test_job_admin:told"})
+    one.run_due()
+    done(one, admin(one).pause("default"))
+    one.advance(seconds=3600)
+    done(one, admin(one).retry(job_id) if how == "retried" else admin(one).cancel(job_id))
+    fields = shown(one, job_id)
+    assert (fields["dueTime"], fields["stuck"]) == (pytest.approx(one.clock.now_ns() / 1e6, abs=1), False)
+    oldest_ns = done(one, admin(one).backlog())["default"].oldest_ns
+    assert oldest_ns == pytest.approx(one.clock.now_ns(), abs=1e6)
+
+
 def test_durations() -> None:
     told = [duration(ms) for ms in (0, 250, 1000, 12_000, 119_000, 180_000, 7_200_000, 3 * 86_400_000)]
     assert told == ["0 ms", "250 ms", "1 s", "12 s", "119 s", "3 min", "2 h", "3 d"]

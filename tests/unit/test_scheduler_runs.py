@@ -15,7 +15,7 @@ from evolute.execution.request import Call, FunctionOutcome
 from evolute.limits import Limits
 from evolute.scheduler.housekeeping import Housekeeping
 from evolute.scheduler.scheduler import Scheduler
-from evolute.system import dead_letters, job_endings
+from evolute.system import job_endings
 from evolute.system import jobs as job_table
 from evolute.testing import LocalBackend
 
@@ -425,28 +425,17 @@ def test_s17_a_job_under_contention_goes_on_until_it_is_done(one: LocalBackend) 
 # --- dead letters -----------------------------------------------------------------------------------------------------
 
 
-def test_dead_letters_are_listed_in_pages_run_again_and_purged(one: LocalBackend) -> None:
-    for number in range(5):
-        one.mutation(plan, target="once", args={"fault": "value", "failures": 99}, options=TOLD)
-        one.advance(seconds=number + 1)
-    one.mutation(plan, target="touch")
+def test_a_failed_job_is_run_again_by_hand_and_tells_again(one: LocalBackend) -> None:
+    job = one.mutation(plan, target="once", args={"fault": "value", "failures": 99}, options={**TOLD, "key": "k"})
     one.run_due()
-    first = system(one, dead_letters.failed, limit=3)
-    second = system(one, dead_letters.failed, after=first.next, limit=3)
-    assert (len(first.rows), len(second.rows), second.next) == (3, 2, None)
-    times = [row["completedTime"] for row in first.rows + second.rows]
-    assert times == sorted(times, reverse=True)
-    again = second.rows[0]["_id"]
+    assert stored(one, job)["state"]["kind"] == "failed"
+    one.advance(seconds=3600)
     runs.extend(["enough"] * 99)
-    assert system(one, dead_letters.retry, again)
+    assert system(one, job_table.retry, job)
     one.run_due()
-    states = {row["_id"]: row["state"]["kind"] for row in one.query(jobs)}
-    assert states[again] == "success"
-    assert not system(one, dead_letters.retry, again)
-    assert [row["kind"] for row in one.query(rows, table="told")] == ["failed"] * 5 + ["success"]
-    assert system(one, dead_letters.purge, limit=3) == 3
-    assert system(one, dead_letters.purge, limit=3) == 1
-    assert len(one.query(jobs)) == 2
+    assert stored(one, job)["state"]["kind"] == "success"
+    assert not system(one, job_table.retry, job)
+    assert [row["kind"] for row in one.query(rows, table="told")] == ["failed", "success"]
 
 
 # --- retention --------------------------------------------------------------------------------------------------------

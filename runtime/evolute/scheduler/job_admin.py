@@ -16,7 +16,7 @@ from evolute.execution.executor import Executor
 from evolute.limits import Limits
 from evolute.scheduler.job_reason import Reason, reason_of
 from evolute.scheduler.scheduler import Scheduler
-from evolute.system import dead_letters, job_list, job_sweep, jobs, pauses
+from evolute.system import job_list, job_sweep, jobs, pauses
 from evolute.system.job_backlog import PoolBacklog, backlog
 from evolute.system.job_list import Order, Page, Position, Wanted, pool_of
 from evolute.system.job_sweep import Ended
@@ -161,7 +161,7 @@ class JobAdmin:
             row = jobs.read(transaction, job_id)
             if row is None:
                 return None
-            dead_letters.retry(transaction, job_id)
+            jobs.retry(transaction, job_id)
             return str(row["state"]["kind"])
 
         return await self._run(retry)
@@ -252,7 +252,7 @@ class JobAdmin:
 
     @staticmethod
     def _due_ms(row: Row) -> float | None:
-        """When its turn is or was: that of a job that is due at once is when it was scheduled, or put back."""
+        """When its turn is or was: that of a job that is due at once is when it was scheduled."""
         if row["state"]["kind"] in (PENDING, CANCELED) and "_due" in row:
             return int(row["_due"]) / NS_PER_MS or float(row["_creationTime"])
         return None

@@ -110,14 +110,6 @@ class Scheduler:
             no_room=None if room is None else room.why_full(pool, self._clock.now_ns()),
         )
 
-    async def count_due(self) -> int:
-        """How many jobs are due, running ones included; no more than `system_rows_per_run_max` are counted."""
-        now_ns, limit = self._clock.now_ns(), self._limits.system_rows_per_run_max
-        counted = await self._executor.run_system(
-            lambda transaction: job_queue.count_due(transaction, now_ns=now_ns, limit=limit)
-        )
-        return counted.value
-
     async def wait_idle(self) -> None:
         """Returns when nothing runs, nothing is due, and the loop sleeps. For tests, whose clock stands still.
 

@@ -117,20 +117,6 @@ def due(
     return found
 
 
-def count_due(transaction: Transaction, *, now_ns: int, limit: int) -> int:
-    """How many jobs are due, running ones included; counts no further than `limit`."""
-    count = 0
-    with transaction.uncounted():
-        for pool in pools(transaction):
-            for name in _hops(transaction, "name", {"_pool": pool}):
-                bounds = Range(gte=DUE_NOW, lte=type(DUE_NOW)(now_ns))
-                for _ in transaction.query(SCHEDULED).with_index(BY_DUE, _pool=pool, name=name, _due=bounds):
-                    count += 1
-                    if count >= limit:
-                        return count
-    return count
-
-
 def part_of(transaction: Transaction, pool: str) -> Interval:
     """The part of the index that is the pool's."""
     return Interval(*prefix_range(index_prefix(_index(transaction).id, encode_component(pool))))

@@ -7,17 +7,16 @@ alone, or it would never come to an end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from evolute.database.index_range import Range
 from evolute.database.transaction import Transaction
-from evolute.system import dead_letters, jobs
+from evolute.system import jobs
 from evolute.system.job_list import Position
 from evolute.system.jobs import FAILED, Row
 from evolute.system.tables import BY_COMPLETED, BY_MARK, SCHEDULED
 
 Ended: TypeAlias = Literal["failed", "finished"]
-ENDED: Final = ("failed", "finished")
 
 
 class Swept(NamedTuple):
@@ -32,7 +31,7 @@ def retry(transaction: Transaction, *, name: str | None, after: Position | None,
     return _sweep(
         transaction,
         (BY_MARK, "_mark"),
-        lambda row: name in (None, row["name"]) and dead_letters.retry(transaction, row["_id"]),
+        lambda row: name in (None, row["name"]) and jobs.retry(transaction, row["_id"]),
         after=after,
         before_ms=before_ms,
         limit=limit,

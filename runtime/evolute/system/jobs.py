@@ -160,7 +160,7 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
 def _cancel(transaction: Transaction, row: Row) -> None:
     changes: dict[str, object] = {"state": {"kind": CANCELED}, "_mark": UNSET}
     if options_of(row).get("onComplete") is not None:
-        changes["_due"] = DUE_NOW
+        changes["_due"] = Int64(transaction.now_ns)  # its turn to be told is by now, whenever it was due
     else:
         changes |= {"completedTime": transaction.now_ns / NS_PER_MS, "_due": UNSET, "_pool": UNSET}
     with transaction.uncounted():
@@ -250,32 +250,6 @@ def _take(transaction: Transaction, job_id: str, changes: Mapping[str, object]) 
     return True
 
 
-def succeed(transaction: Transaction, job_id: str, now_ms: float) -> bool:
-    """The job has finished. False if it was canceled meanwhile, or is gone: then it stays so."""
-    return finish(transaction, job_id, {"kind": SUCCESS}, now_ms)
-
-
-def fail(transaction: Transaction, job_id: str, text: str, now_ms: float) -> bool:
-    """The job has failed, or cannot be run. False if it was canceled meanwhile, or is gone: then it stays so."""
-    return finish(transaction, job_id, {"kind": FAILED, "error": text}, now_ms)
-
-
-def finish(
-    transaction: Transaction,
-    job_id: str,
-    state: Mapping[str, Value],
-    now_ms: float,
-    changes: Mapping[str, object] | None = None,
-) -> bool:
-    """Sets a terminal state, and `changes` beside it. False if the job was canceled meanwhile, or is gone."""
-    row = read(transaction, job_id)
-    if row is None or row["state"]["kind"] == CANCELED:
-        return False
-    assert "_due" in row, f"job {job_id} has ended already: {row['state']}"
-    end(transaction, job_id, state, now_ms, changes)
-    return True
-
-
 def end(
     transaction: Transaction,
     job_id: str,
@@ -289,6 +263,23 @@ def end(
     with transaction.uncounted():
         patch = {"state": dict(state), "completedTime": now_ms, **gone, "_mark": mark, **(changes or {})}
         transaction.patch(job_id, patch)
+
+
+def retry(transaction: Transaction, job_id: str) -> bool:
+    """A failed job is pending again and due now, with all its attempts on record. False if it is not a failed one.
+
+    Its completion function hears of its new end as well. It has no key any more. Its turn is by now, behind what is due
+    already; so its time is that of the clock, and not `DUE_NOW`.
+    """
+    row = read(transaction, job_id)
+    if row is None or row["state"]["kind"] != FAILED:
+        return False
+    gone = ("completedTime", "completionError", "_mark", "_tries", "_deaths", "_started")
+    options = {name: value for name, value in options_of(row).items() if name != "key"}
+    due = {"state": {"kind": PENDING}, "_due": Int64(transaction.now_ns), "_pool": options.get("pool", DEFAULT_POOL)}
+    with transaction.uncounted():
+        transaction.patch(job_id, {**dict.fromkeys(gone, UNSET), "_options": options or UNSET, **due})
+    return True
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
