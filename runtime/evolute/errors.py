@@ -224,7 +224,7 @@ class FunctionCrashed(FunctionFault):
 
 
 class WorkerDied(FunctionFault):
-    """The worker process died while this action ran. It may have acted, and is not run again."""
+    """The worker process died while this action ran. It may have acted."""
 
     code = "WorkerDied"
 

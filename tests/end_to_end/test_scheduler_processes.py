@@ -241,6 +241,27 @@ def test_cancelling_interrupts_the_running_action_and_those_it_called(tmp_path: 
     run(tmp_path, body)
 
 
+def test_a_job_that_is_cancelled_while_it_waits_for_a_worker_tells_at_once(tmp_path: Path) -> None:
+    async def body(jobs: Jobs) -> None:
+        running = await jobs.plan("outer", folder=str(tmp_path), nested=False)
+        await jobs.wait_line("started")
+        waiting = await jobs.plan("dies", folder=str(tmp_path))
+        async with asyncio.timeout(PATIENCE_S):
+            while waiting not in jobs.backend.scheduler.taken:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await jobs.call("jobs:cancel", job=waiting)
+        row = await jobs.ended(waiting)
+        assert (row["state"], row.get("attempts")) == ({"kind": "canceled"}, None)
+        assert await jobs.call("jobs:tellings") == [["canceled", None, 0]]
+        assert (await jobs.row(running))["state"]["kind"] == "inProgress"
+        following = await jobs.plan("odd", folder=str(tmp_path), fault="value")
+        await jobs.call("jobs:cancel", job=running)
+        assert (await jobs.ended(following))["state"]["kind"] == "failed", "it has the room that was given back"
+        assert jobs.lines() == ["started", "cancelled", "value"]
+
+    run(tmp_path, body, actions_per_worker_max=1)
+
+
 def test_a_completion_that_kills_its_worker_does_not_hold_the_job(tmp_path: Path) -> None:
     async def body(jobs: Jobs) -> None:
         for target in ("odd", "well"):

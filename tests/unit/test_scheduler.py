@@ -357,6 +357,27 @@ def test_jobs_that_wait_to_be_tried_again_may_take_all_of_the_room(monkeypatch: 
         assert backend.query(marks) == ["a", "b"]
 
 
+def test_the_clock_may_be_moved_while_the_end_of_an_action_cannot_be_written(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has run, so its end is written however long that takes; `advance` does not wait for that."""
+    run_system, refused = backend.executor.run_system, list[int]()
+
+    async def refusing(function: Any, **options: Any) -> Any:
+        if started and len(refused) < 4:
+            refused.append(backend.clock.now_ns())
+            raise StorageFull("full")
+        return await run_system(function, **options)
+
+    job = backend.mutation(later, function="work", label="a", delay_ms=1000)
+    monkeypatch.setattr(backend.executor, "run_system", refusing)
+    backend.advance(seconds=1.1)
+    assert (len(refused), backend.query(state, job=job)) == (1, {"kind": "inProgress"})
+    backend.advance(seconds=10)
+    assert (len(refused), backend.query(state, job=job)) == (4, {"kind": "success"})
+    assert started == ["a"]
+
+
 # --- Cancelling ------------------------------------------------------------------------------------------------------
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from evolute import failpoints
 from evolute.clock import NS_PER_MS, Clock
@@ -30,7 +30,7 @@ from evolute.scheduler.job_reason import BackOff
 from evolute.storage.keyspace import document_key
 from evolute.system import job_endings, jobs
 from evolute.system.job_endings import Ending
-from evolute.system.jobs import CANCELED, Job
+from evolute.system.jobs import CANCELED, PENDING, Job
 from evolute.values.document_id import decode_id
 
 logger = logging.getLogger("evolute.scheduler")
@@ -142,7 +142,7 @@ class JobRunner:
 
     async def _run_action(self, job: Job) -> RunEnd:
         with ExitStack() as under_way:  # from the mark to the end, also for the drain
-            async with self._executor.action_room(job.path) as place:
+            async with self._room(job) as place:
                 if self._executor.closing:
                     raise ShuttingDown  # it stays pending, for the next start
                 under_way.enter_context(self._executor.held())
@@ -154,6 +154,24 @@ class JobRunner:
                 outcome, canceled = await self._act_unless_canceled(job, call, marked.ts)
             failpoints.hit(failpoints.AFTER_ACTION_EFFECT)
             return await self._end_action(job, outcome, canceled=canceled, blocking=place is not None)
+
+    @asynccontextmanager
+    async def _room(self, job: Job) -> AsyncIterator[int | None]:
+        """The executor's `action_room`. A job that is canceled while it waits leaves the line. Raises JobChanged too."""
+        async with AsyncExitStack() as held:
+            room = held.enter_async_context(self._executor.action_room(job.path))
+            entering = asyncio.get_running_loop().create_task(room)
+            try:
+                await asyncio.sleep(0)  # if there is room, it has entered by now
+                while not entering.done():
+                    found = await self._executor.run_system(lambda transaction: jobs.read(transaction, job.id))
+                    if found.value is None or found.value["state"]["kind"] != PENDING:
+                        raise JobChanged
+                    await self._wait_touched(job, found.ts, entering)
+            finally:
+                entering.cancel()
+                await asyncio.wait({entering})
+            yield entering.result()
 
     async def _end_action(self, job: Job, outcome: Outcome | None, *, canceled: bool, blocking: bool) -> RunEnd:
         if canceled:
@@ -175,7 +193,7 @@ class JobRunner:
         acting = asyncio.get_running_loop().create_task(self._act(call))
         try:
             while not acting.done():
-                ts = await self._wait_touched(job, ts, acting)
+                await self._wait_touched(job, ts, acting)
                 if acting.done():
                     break
                 found = await self._executor.run_system(lambda transaction: jobs.read(transaction, job.id))
@@ -188,8 +206,8 @@ class JobRunner:
             acting.cancel()
         return acting.result(), False
 
-    async def _wait_touched(self, job: Job, ts: int, acting: asyncio.Task[Outcome]) -> int:
-        """Until the job's row is not what it was at `ts`, or the action has ended."""
+    async def _wait_touched(self, job: Job, ts: int, other: asyncio.Task[Any]) -> None:
+        """Until the job's row is not what it was at `ts`, or the other task has ended."""
         row = ReadSet()
         row.add_point(document_key(*decode_id(job.id)))
         touched = asyncio.get_running_loop().create_future()
@@ -201,11 +219,10 @@ class JobRunner:
         subscription = self._subscriptions.subscribe(Token(row, ts), on_broken)
         try:
             if subscription.broken_at is None:
-                await asyncio.wait({acting, touched}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({other, touched}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             subscription.close()
             touched.cancel()
-        return ts
 
     async def _act(self, call: Call) -> Outcome:
         """Once in progress, whatever keeps an action from running is its error."""
