@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 INTERNAL_ID_BYTES = 16
 SESSION_HASH_BYTES = 16

@@ -1,12 +1,12 @@
 """The runtime's own tables. Their numbers are fixed, below those of users' tables, so that their ids can be derived.
 
-_scheduled_functions     jobs                   jobs.py; functions read its public fields with `ctx.db.system`
+_scheduled_functions     jobs                                  jobs.py; `ctx.db.system` shows their public fields
 _scheduled_arguments     long arguments of jobs
-_crons                   crons                  crons.py; functions read them with `ctx.db.system`
+_scheduler_pauses        what the scheduler is not to start    pauses.py
+_crons                   crons                                 crons.py; so it does these
 _cron_runs               the latest runs of each
-_deployments             the active deployment                          deployments.py
+_deployments             the active deployment                 deployments.py
 _deployment_sources      its files
-_scheduler_pauses        what the scheduler is not to start  pauses.py
 
 515 was that of `_session_requests` in format 1, and is not given out again.
 """
