@@ -316,6 +316,8 @@ def test_every_mistake_has_its_text() -> None:
 
 def test_names_are_printable_ascii() -> None:
     assert name_fault("send digest (daily) #1!") is None
+    assert name_fault("x" * 256) is None
+    assert name_fault("x" * 257) == f"Invalid cron identifier '{'x' * 20}'…: use at most 256 characters, not 257"
     for name in ("", "é", "a\n", "\x7f", 3):
         fault = name_fault(name)
         assert fault is not None

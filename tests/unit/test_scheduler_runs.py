@@ -438,6 +438,24 @@ def test_a_failed_job_is_run_again_by_hand_and_tells_again(one: LocalBackend) ->
     assert [row["kind"] for row in one.query(rows, table="told")] == ["failed", "success"]
 
 
+def test_no_more_than_the_latest_attempts_are_kept(one: LocalBackend) -> None:
+    """A job can be run again by hand without end, and must still end."""
+    options = {"retry": "many"}
+    job = one.mutation(plan, target="once", args={"fault": "value", "failures": 999}, options=options)
+    for _ in range(3):
+        one.advance(seconds=60)
+        assert stored(one, job)["state"]["kind"] == "failed"
+        assert system(one, job_table.retry, job)
+    one.advance(seconds=60)
+    assert len(runs) == 200
+    attempts = stored(one, job)["attempts"]
+    assert len(attempts) == 100
+    assert [attempts[number]["error"].splitlines()[0] for number in (0, -1)] == [
+        "Uncaught ValueError: failure 101",
+        "Uncaught ValueError: failure 200",
+    ]
+
+
 # --- retention --------------------------------------------------------------------------------------------------------
 
 

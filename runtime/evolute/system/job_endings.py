@@ -20,6 +20,7 @@ from evolute.system.tables import BY_MARK, SCHEDULED
 from evolute.values.value import UNSET, Int64, Value
 
 ATTEMPT_ERROR_CHARACTERS_MAX: Final = 2000
+ATTEMPTS_KEPT_MAX: Final = 100
 KEY_TAKEN: Final = "It is not tried again, because a newer job has its key."
 
 EndKind: TypeAlias = Literal["success", "failed", "canceled"]
@@ -139,7 +140,7 @@ def count_death(transaction: Transaction, job_id: str) -> int | None:
 
 
 def _attempts(row: Row, ending: Ending) -> list[dict[str, Any]]:
-    """With the run that has ended, if it is to be on record: of a job with a policy, or cut short."""
+    """With the run that has ended, if it is to be on record: of a job with a policy, or cut short. The latest ones."""
     attempts: list[dict[str, Any]] = list(row.get("attempts", ()))
     started_ms = row.get("_started")
     if started_ms is None or ("retry" not in jobs.options_of(row) and ending.kind != CANCELED):
@@ -147,4 +148,4 @@ def _attempts(row: Row, ending: Ending) -> list[dict[str, Any]]:
     attempt: dict[str, Any] = {"startedTime": started_ms}
     if ending.kind != SUCCESS:
         attempt["error"] = (ending.error or "")[:ATTEMPT_ERROR_CHARACTERS_MAX]
-    return [*attempts, attempt]
+    return [*attempts, attempt][-ATTEMPTS_KEPT_MAX:]

@@ -32,6 +32,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOOK_AHEAD: Final = timedelta(hours=6)
 SECONDS_MAX: Final = 10 * 366 * 24 * 3600
 NAME: Final = re.compile(r"[ -~]+")
+NAME_CHARACTERS_MAX: Final = 256
 
 
 class Advance(NamedTuple):
@@ -163,6 +164,8 @@ def load_libraries() -> None:
 
 def name_fault(name: object) -> str | None:
     """Why this cannot be the name of a cron (semantics B1)."""
+    if isinstance(name, str) and len(name) > NAME_CHARACTERS_MAX:
+        return f"Invalid cron identifier {name[:20]!r}…: use at most {NAME_CHARACTERS_MAX} characters, not {len(name)}"
     if isinstance(name, str) and NAME.fullmatch(name):
         return None
     return f"Invalid cron identifier {name!r}: use ASCII letters that are not control characters"
