@@ -64,9 +64,9 @@ class ManualClock:
         await future
 
     def set_ns(self, ts_ns: int) -> None:
-        """Call on the event loop's thread. The time may go backwards, as a machine's may."""
-        self._now_ns = ts_ns
-        while self._waiters and self._waiters[0][0] <= ts_ns:
+        """Call on the event loop's thread. Time may go backwards, as a machine's may: then all who wait look again."""
+        goes_back, self._now_ns = ts_ns < self._now_ns, ts_ns
+        while self._waiters and (goes_back or self._waiters[0][0] <= ts_ns):
             future = heapq.heappop(self._waiters)[2]
             if not future.done():
                 future.set_result(None)

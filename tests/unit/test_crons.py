@@ -412,6 +412,44 @@ def test_what_is_not_the_functions_fault_is_tried_again_ever_later() -> None:
         assert len(backend.query(ticks)) == 3, "and it keeps to its times"
 
 
+def test_a_clock_that_is_set_back_does_not_put_off_what_is_tried_again() -> None:
+    with backend_with(("t", interval(seconds=60), tick, {})) as backend:
+        backend.run_due()
+        refuse(backend, True)
+        backend.advance(seconds=61)
+        refuse(backend, False)
+
+        async def set_back() -> None:
+            backend.clock.set_ns(backend.clock.now_ns() - 30 * NS_PER_S)
+
+        backend._wait(set_back())
+        backend._wait(settled(backend))
+        assert backend.crons.statistics().resting == 0
+
+
+async def settled(backend: LocalBackend) -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await backend.crons.wait_idle()
+
+
+def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`advance` does not wait for it either."""
+    due, faults = cron_table.due, [RuntimeError("odd"), RuntimeError("odd")]
+
+    def failing(transaction: Transaction, **options: Any) -> cron_table.DueCrons:
+        if faults:
+            raise faults.pop()
+        return due(transaction, **options)
+
+    monkeypatch.setattr(cron_table, "due", failing)
+    with backend_with(("t", interval(seconds=60), tick, {})) as backend:
+        backend.run_due()
+        assert backend.query(ticks) == []
+        backend.advance(seconds=2)
+        assert len(backend.query(ticks)) == 1
+
+
 def test_a_run_that_waits_to_be_tried_again_ends_with_its_cron() -> None:
     with backend_with(("t", interval(seconds=60), tick, {})) as backend:
         backend.run_due()

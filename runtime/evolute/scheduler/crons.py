@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,7 +94,9 @@ class CronLoop:
                 logger.error("the crons could not be read: %s", error)
             except Exception:
                 logger.exception("the crons could not be read")
-            await self._reach(self._clock.now_ns() + LOOK_AGAIN_MS * NS_PER_MS)
+            again_ns = self._clock.now_ns() + LOOK_AGAIN_MS * NS_PER_MS
+            with self._sleeping(again_ns):
+                await self._reach(again_ns)
 
     async def close(self) -> None:
         """Call after `run` has been cancelled. Actions that still run are interrupted as by a crash."""
@@ -126,15 +130,23 @@ class CronLoop:
         waits: list[asyncio.Future[Literal[True]]] = [asyncio.ensure_future(self._woken.wait())]
         if next_due_ns != NEVER_NS:
             waits.append(asyncio.ensure_future(self._reach(next_due_ns)))
-        self._next_due_ns = next_due_ns
-        self._asleep.set()
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            with self._sleeping(next_due_ns):
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._asleep.clear()
             for wait in waits:
                 wait.cancel()
             subscription.close()
+
+    @contextmanager
+    def _sleeping(self, until_ns: int) -> Iterator[None]:
+        """While the loop waits for the time, or for what others do."""
+        self._next_due_ns = until_ns
+        self._asleep.set()
+        try:
+            yield
+        finally:
+            self._asleep.clear()
 
     async def _reach(self, ts_ns: int) -> Literal[True]:
         """Waits until it is that late, whatever the clock does meanwhile; of its own it looks at nothing else."""
@@ -185,10 +197,13 @@ class CronLoop:
         await self._pause(cron, backoff_ms)
 
     async def _pause(self, cron: Cron, backoff_ms: int) -> None:
-        until_ns = self._resting[cron.id] = self._clock.now_ns() + backoff_ms * NS_PER_MS
+        """No longer than that if the clock is set back meanwhile."""
+        since_ns = self._clock.now_ns()
+        until_ns = self._resting[cron.id] = since_ns + backoff_ms * NS_PER_MS
         self._turned.set()
         try:
-            await self._reach(until_ns)
+            while since_ns <= self._clock.now_ns() < until_ns:
+                await self._clock.wait_until(until_ns)
         finally:
             del self._resting[cron.id]
 
