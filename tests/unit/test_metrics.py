@@ -61,7 +61,7 @@ def test_what_is_of_no_deployment_any_more_is_told_together(backend: LocalBacken
         calls=backend.log.durations.statistics(),
         executor=backend.executor.statistics(),
         query_cache=backend.executor.query_cache.statistics(),
-        pool=PoolStatistics(None, 0, 0, 0, 0, 0, 0, ()),
+        pool=PoolStatistics(None, 1, 2, 3, 0, 0, 0, ()),
         database=backend.database.statistics(),
     )
     function = FunctionReport("m:kept", "mutation", "public", "m.py", 1, {}, {})
@@ -74,6 +74,7 @@ def test_what_is_of_no_deployment_any_more_is_told_together(backend: LocalBacken
         for family in StatisticsCollector(scrape).collect()
         for sample in family.samples
     }
+    assert [found["evolute_workers", lane] for lane in ("transaction", "action", "blocking")] == [1, 2, 3]
     by_pool: dict[str, dict[str, float]] = {
         name: {} for name in ("job_lag_seconds", "job_backlog", "jobs_running", "jobs_paused")
     }

@@ -179,7 +179,11 @@ class StatisticsCollector:
 
     def _workers(self) -> Iterator[Metric]:
         found = self._scrape.statistics.pool
-        lanes = {"transaction": float(found.transaction_workers), "action": float(found.action_workers)}
+        lanes = {
+            "transaction": float(found.transaction_workers),
+            "action": float(found.action_workers),
+            "blocking": float(found.blocking_workers),
+        }
         yield _gauge("workers", "Worker processes.", *_by("lane", lanes))
         yield _gauge("worker_requests_queued", "Requests that wait for a worker.", (), _only(found.queued))
         yield _gauge("worker_requests_running", "Requests that a worker has.", (), _only(found.running))
