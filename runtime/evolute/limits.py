@@ -204,12 +204,10 @@ class Limits:
             self.heartbeat_ms < 30_000,
             "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
         )
-        self._require(self.blocking_workers_max >= 1, "blocking_workers_max must be at least 1")
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
             "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
         )
-
         self._require(
             self.session_mutations_max <= self.session_records_max,
             "session_mutations_max must be at most session_records_max: any mutation in flight may be sent again",

@@ -25,7 +25,7 @@ class ActionTimer:
     """Owns SIGALRM and the real interval timer of the process. `fired` is the first TimeLimit of the current action."""
 
     def __init__(self, limits: Limits, package: str) -> None:
-        self._action_ms_max = max(limits.action_ms_max, 1)
+        self._action_ms_max = limits.action_ms_max
         self._package = package
         self._deadline_ns = 0
         self._running = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evolute.execution.sources import Sources
 from evolute.execution.worker_process import Lane, WorkerProcess
 from evolute.registry.registry import RegistryReport
+from evolute.system.deployments import Deployment
 
 
 def _no_workers() -> dict[Lane, list[WorkerProcess]]:
@@ -21,7 +21,7 @@ class Generation:
     are on their way.
     """
 
-    deployment: Sources
+    deployment: Deployment
     report: RegistryReport
     workers: dict[Lane, list[WorkerProcess]] = field(default_factory=_no_workers)
     failures: int = 0

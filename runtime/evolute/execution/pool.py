@@ -30,11 +30,11 @@ from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.generation import Generation
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
 from evolute.execution.seeds import seeds
-from evolute.execution.sources import Sources
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
 from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
+from evolute.system.deployments import Deployment
 
 logger = logging.getLogger("evolute.pool")
 
@@ -98,7 +98,7 @@ class Pool:
 
     # --- Generations -----------------------------------------------------------------------------------------------
 
-    async def prepare(self, deployment: Sources) -> Generation:
+    async def prepare(self, deployment: Deployment) -> Generation:
         """Starts the deployment's transaction workers, beside the active ones. Its others start when it is activated.
 
         Raises DefinitionError with every fault of the folder; then nothing is left running.

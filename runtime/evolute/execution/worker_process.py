@@ -29,8 +29,8 @@ from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
-from evolute.execution.sources import Sources
 from evolute.limits import Limits
+from evolute.system.deployments import Deployment
 
 Lane: TypeAlias = Literal["transaction", "action", "blocking"]
 # When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
@@ -145,7 +145,7 @@ class WorkerProcess:
         """A blocking worker that is nobody's."""
         return self.is_ready_for_next and not self.rooms
 
-    async def start(self, deployment: Sources, data_path: str) -> Any:
+    async def start(self, deployment: Deployment, data_path: str) -> Any:
         """Starts the process, loads the deployment, returns the worker's report.
 
         Raises DefinitionError with every fault of the folder, also if the process ended or was too slow.
@@ -197,7 +197,7 @@ class WorkerProcess:
             env=worker_environment(),
         )
 
-    async def _load(self, deployment: Sources, data_path: str) -> Any:
+    async def _load(self, deployment: Deployment, data_path: str) -> Any:
         assert self._channel is not None
         assert self._report is not None
         payload = {

@@ -148,8 +148,8 @@ class Scheduler(Protocol):
         a job that would be tried again while a newer one holds its key is not. `pool` is one of `functions/pools.py`.
         `retry` is for actions; one that is retried may run more than once. `on_complete(ctx, job: JobOutcome)` is a
         mutation that runs exactly once with the job's outcome, in the commit that ends the job; if it raises, the job
-        ends all the same, and its row records `completionError`. Of a canceled job it runs right after the commit that
-        cancels, or after the interrupted action has stopped.
+        ends all the same, and its row records `completionError`. Of a canceled job it runs after the commit that
+        cancels, as soon as its pool has room, or after the interrupted action has stopped.
 
         Raises InvalidSchedule, here or where the job is scheduled.
         """

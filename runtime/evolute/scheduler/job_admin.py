@@ -16,7 +16,7 @@ from evolute.execution.executor import Executor
 from evolute.limits import Limits
 from evolute.scheduler.job_reason import Reason, reason_of
 from evolute.scheduler.scheduler import Scheduler
-from evolute.system import job_list, job_sweep, jobs, pauses
+from evolute.system import job_list, job_queue, job_sweep, jobs, pauses
 from evolute.system.job_backlog import PoolBacklog, backlog
 from evolute.system.job_list import Order, Page, Position, Wanted, pool_of
 from evolute.system.job_sweep import Ended
@@ -194,7 +194,7 @@ class JobAdmin:
 
     async def pause(self, pool: str | None) -> frozenset[str | None]:
         """Starts no more jobs of a pool, or no more jobs and crons at all. Raises BadRequest for no pool of ours."""
-        known = {DEFAULT_POOL, *self._executor.report.pools, *await self.backlog()}
+        known = {DEFAULT_POOL, *self._executor.report.pools, *await self._run(job_queue.pools)}
         if pool is not None and pool not in known:
             raise BadRequest(f"There is no pool {pool!r}. There are: {', '.join(sorted(known))}.")
 

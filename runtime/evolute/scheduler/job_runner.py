@@ -157,7 +157,7 @@ class JobRunner:
 
     @asynccontextmanager
     async def _room(self, job: Job) -> AsyncIterator[int | None]:
-        """The executor's `action_room`. A job that is canceled while it waits leaves the line. Raises JobChanged too."""
+        """The executor's `action_room`; a job that is canceled while it waits leaves the line: raises JobChanged."""
         async with AsyncExitStack() as held:
             room = held.enter_async_context(self._executor.action_room(job.path))
             entering = asyncio.get_running_loop().create_task(room)

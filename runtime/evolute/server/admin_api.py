@@ -23,7 +23,15 @@ from evolute.clock import NS_PER_MS
 from evolute.errors import FunctionNotFound
 from evolute.protocol.fields import Fields, shown
 from evolute.server.auth import Authenticator
-from evolute.server.http_api import HttpError, bad_json_body, identity_of, json_response, read_body, require_admin
+from evolute.server.http_api import (
+    HttpError,
+    bad_json_body,
+    identity_of,
+    json_object,
+    json_response,
+    read_body,
+    require_admin,
+)
 from evolute.values.function_path import canonical_path
 
 Answer = Mapping[str, Any]
@@ -61,7 +69,7 @@ class AdminApi:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             require_admin(identity_of(request, self._authenticator))
-            return json_response(await operation(_fields(name, await read_body(request, self._limits))))
+            return json_response(await operation(Fields(name, json_object(await read_body(request, self._limits)))))
 
         return endpoint
 
@@ -174,16 +182,6 @@ class AdminApi:
         if isinstance(before, bool) or not isinstance(before, int | float):
             raise bad_json_body(f"{given.where}.before must be a time in milliseconds, got {shown(before)}.")
         return float(before)
-
-
-def _fields(name: str, body: bytes) -> Fields:
-    try:
-        tree = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_json_body(f"The body is not JSON: {error}.") from None
-    if not isinstance(tree, dict):
-        raise bad_json_body(f"The body must be a JSON object, got {shown(tree)}.")
-    return Fields(name, tree)
 
 
 def _function(given: Fields) -> str | None:

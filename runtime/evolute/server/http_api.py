@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -202,14 +203,20 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _decode_body(body: bytes) -> HttpCall:
-    """Raises HttpError, which names what is wrong."""
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as an object. Raises HttpError."""
     try:
         tree = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad_json_body(f"The body is not JSON: {error}.") from None
     if not isinstance(tree, dict):
         raise bad_json_body(f"The body must be a JSON object, got {shown(tree)}.")
+    return tree
+
+
+def _decode_body(body: bytes) -> HttpCall:
+    """Raises HttpError, which names what is wrong."""
+    tree = json_object(body)
     written_path = tree.get("path")
     if not isinstance(written_path, str):
         raise bad_json_body(f"The field `path` must be a string, got {shown(written_path)}.")

@@ -24,6 +24,7 @@ from evolute.database.index_range import Range
 from evolute.database.transaction import Transaction
 from evolute.errors import DefinitionError, InvalidSchedule, LimitReached
 from evolute.limits import Limits
+from evolute.system.jobs import count_scheduled
 from evolute.system.tables import BY_CRON, BY_DUE, BY_STATIC, CRON_RUNS, CRONS, CRONS_NUMBER
 from evolute.values.cron_schedule import Advance, Schedule, from_value
 from evolute.values.document_id import INTERNAL_ID_BYTES, encode_id
@@ -132,9 +133,7 @@ def set_dynamic(transaction: Transaction, name: str, schedule: Schedule, path: s
     """
     row = _dynamic_row(transaction, name)
     check_size(name, arguments, transaction.limits)
-    transaction.scheduled_count += 1
-    transaction.scheduled_bytes += len(arguments)
-    _check_counts(transaction)
+    count_scheduled(transaction, len(arguments))
     _put(transaction, row, name, schedule, path, arguments, static=False)
 
 
@@ -158,20 +157,6 @@ def check_size(name: str, arguments: bytes, limits: Limits) -> None:
 def cron_id(name: str) -> str:
     """The id of the row of the cron of this name."""
     return encode_id(CRONS_NUMBER, _internal_id(name))
-
-
-def _check_counts(transaction: Transaction) -> None:
-    limits = transaction.limits
-    if transaction.scheduled_count > limits.scheduled_per_mutation_max:
-        raise LimitReached(
-            f"Too many functions scheduled by this mutation (limit: {limits.scheduled_per_mutation_max}). "
-            f"The setting is `scheduled_per_mutation_max`."
-        )
-    if transaction.scheduled_bytes > limits.scheduled_arguments_bytes_max:
-        raise LimitReached(
-            f"Too large total size of the arguments of scheduled functions from this mutation "
-            f"(limit: {limits.scheduled_arguments_bytes_max} bytes). The setting is `scheduled_arguments_bytes_max`."
-        )
 
 
 def _dynamic_row(transaction: Transaction, name: str) -> Row | None:

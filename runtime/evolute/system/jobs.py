@@ -114,7 +114,7 @@ def schedule(
     too many, or too large arguments, in one transaction: it can be caught, and what was scheduled before stays. The
     counters are not rolled back with a nested mutation (semantics A4).
     """
-    _count(transaction, arguments)
+    count_scheduled(transaction, size_of(arguments))
     now_ms = transaction.now_ns / NS_PER_MS
     row: dict[str, object] = {"name": name_of(path), "scheduledTime": scheduled_ms}
     if options is not NO_OPTIONS and (kept := _kept_options(options)):
@@ -204,10 +204,11 @@ def _holder(transaction: Transaction, key: str | None) -> Row | None:
         return transaction.query(SCHEDULED).with_index(BY_MARK, _mark=key).first()
 
 
-def _count(transaction: Transaction, arguments: Value) -> None:
+def count_scheduled(transaction: Transaction, arguments_bytes: int) -> None:
+    """One more of what a mutation may schedule. Raises LimitReached."""
     limits = transaction.limits
     transaction.scheduled_count += 1
-    transaction.scheduled_bytes += size_of(arguments)
+    transaction.scheduled_bytes += arguments_bytes
     if transaction.scheduled_count > limits.scheduled_per_mutation_max:
         raise LimitReached(
             f"Too many functions scheduled by this mutation (limit: {limits.scheduled_per_mutation_max}). "
