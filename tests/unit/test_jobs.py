@@ -56,7 +56,7 @@ def test_a_scheduled_job_is_a_row_with_the_public_fields(store: OpenStore) -> No
         "state": {"kind": "pending"},
     }
     assert due(store, 10_000_000).jobs == [
-        Job(job_id, "dir/mod:default", b'{"body":"hi"}', 7, due_ns=7_000_000, turn_ns=7_000_000, state="pending")
+        Job(job_id, "dir/mod:default", b'{"body":"hi"}', turn_ns=7_000_000, state="pending")
     ]
 
 

@@ -270,7 +270,7 @@ def test_the_functions_of_a_pool_take_turns(store: OpenStore) -> None:
 
     def names(limit: int, running: dict[str, int]) -> list[str]:
         look = job_queue.due(store.begin(), "default", now_ns=100, limit=limit, running=running)
-        return [f"{job.path[2:]}{job.due_ns}" for job in look.jobs]
+        return [f"{job.path[2:]}{job.turn_ns}" for job in look.jobs]
 
     assert names(3, {}) == ["a1", "b6", "c8"]
     assert names(5, {}) == ["a1", "a2", "b6", "b7", "c8"]

@@ -73,7 +73,7 @@ NO_OPTIONS: Final = JobOptions()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job with something left to do. `arguments` is the canonical JSON of one object; `due_ns` 0 is due at once.
+    """A job with something left to do. `arguments` is the canonical JSON of one object.
 
     `turn_ns` orders the jobs that are due. `state` is "pending", "inProgress" or, if only its completion function has
     to be told, "canceled".
@@ -82,8 +82,6 @@ class Job:
     id: str
     path: str
     arguments: bytes
-    scheduled_ms: float
-    due_ns: int
     turn_ns: float
     state: str
     pool: str = DEFAULT_POOL
@@ -330,8 +328,6 @@ def job_of(transaction: Transaction, row: Row) -> Job:
         id=row["_id"],
         path=path_of(row["name"]),
         arguments=encode(_arguments(transaction, row)[0]),
-        scheduled_ms=row["scheduledTime"],
-        due_ns=int(row["_due"]),
         turn_ns=turn_ns(row),
         state=row["state"]["kind"],
         pool=row["_pool"],
