@@ -112,7 +112,8 @@ class Writer(Reader, Protocol):
 
 
 class Scheduler(Protocol):
-    """`ctx.scheduler` of a mutation: a job exists if and only if the mutation commits.
+    """`ctx.scheduler` of a mutation: a job exists if and only if the mutation commits. In a blocking action each
+    call is a transaction of its own, committed when it returns.
 
     The id names a row of `_scheduled_functions`. A bare number is milliseconds, since the epoch for `run_at`.
     Raises InvalidSchedule for a time or target that cannot be, ValidationFailed for arguments the target refuses.
@@ -191,38 +192,6 @@ class ActionScheduler(Protocol):
         ...
 
     async def cancel(self, id: Id[Any], /) -> None: ...
-
-
-class BlockingActionScheduler(Protocol):
-    """`ctx.scheduler` of a blocking action: each call is a transaction of its own, committed when it returns."""
-
-    @overload
-    def run_after(
-        self, delay: float | timedelta, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Id[Any]: ...
-    @overload
-    def run_after(self, delay: float | timedelta, function: str, /, **args: object) -> Id[Any]: ...
-
-    @overload
-    def run_at(
-        self, time: float | datetime, function: SchedulableFunction[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Id[Any]: ...
-    @overload
-    def run_at(self, time: float | datetime, function: str, /, **args: object) -> Id[Any]: ...
-
-    def options(
-        self,
-        *,
-        key: str | None = None,
-        key_policy: KeyPolicy = "replace",
-        pool: str | None = None,
-        retry: Retry | None = None,
-        on_complete: MutationFunction[..., object] | str | None = None,
-    ) -> BlockingActionScheduler:
-        """As of a mutation's scheduler."""
-        ...
-
-    def cancel(self, id: Id[Any], /) -> None: ...
 
 
 class CronTable(Protocol):
@@ -342,7 +311,7 @@ class BlockingActionCtx(_Ctx, Protocol):
     """
 
     @property
-    def scheduler(self) -> BlockingActionScheduler: ...
+    def scheduler(self) -> Scheduler: ...
 
     @overload
     def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -152,7 +152,7 @@ class AdminApi:
             "pools": {
                 pool: {
                     "backlog": waiting.length,
-                    "lagMs": 0.0 if waiting.oldest_ns is None else max(0.0, now_ns - waiting.oldest_ns) / NS_PER_MS,
+                    "lagMs": waiting.lag_ns(now_ns) / NS_PER_MS,
                     "running": found.scheduler.running_by_pool.get(pool, 0),
                 }
                 for pool, waiting in backlog.items()

@@ -79,12 +79,7 @@ class Metrics:
         backend = self._backend
         backlog, paused = await backend.job_admin.backlog(), await backend.job_admin.paused()
         now_ns = backend.clock.now_ns()
-        waiting = {
-            pool: Waiting(
-                found.length, 0.0 if found.oldest_ns is None else max(0.0, now_ns - found.oldest_ns) / NS_PER_S
-            )
-            for pool, found in backlog.items()
-        }
+        waiting = {pool: Waiting(found.length, found.lag_ns(now_ns) / NS_PER_S) for pool, found in backlog.items()}
         return Scrape(backend.statistics(), waiting, paused, backend.report)
 
 

@@ -24,6 +24,10 @@ class PoolBacklog(NamedTuple):
     length: int
     oldest_ns: float | None
 
+    def lag_ns(self, now_ns: int) -> float:
+        """For how long the first of them has been due."""
+        return 0.0 if self.oldest_ns is None else max(0.0, now_ns - self.oldest_ns)
+
 
 def backlog(transaction: Transaction, *, now_ns: int, begun: Collection[str], rows_max: int) -> dict[str, PoolBacklog]:
     """Of every pool that has something to do, now or later. `begun` are the ids that do not count."""
