@@ -54,7 +54,7 @@ def test_a_record_is_found_with_the_timestamp_of_its_commit(store: OpenStore) ->
 def test_finding_is_one_point_read_and_recording_touches_one_key(store: OpenStore) -> None:
     put(store, SESSION, 3)
     for request in (3, 4):
-        limits = dataclasses.replace(LIMITS, documents_read_max=0, bytes_read_max=0, read_set_intervals_max=1)
+        limits = dataclasses.replace(LIMITS, documents_read_max=0, bytes_read_max=0)
         transaction = store.begin(limits=limits)
         sessions.find(transaction, SESSION, request)
         assert transaction.read_set.points == {session_record_key(SESSION, request)}
