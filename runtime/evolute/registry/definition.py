@@ -24,8 +24,9 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 from evolute.errors import DefinitionError, ValidationFailed
 from evolute.registry.job_options import Retry
 from evolute.values.annotations import Tables, signature_hints, validator_for
+from evolute.values.containers import Field, ObjectOf
 from evolute.values.function_path import is_name
-from evolute.values.validators import AnyValue, Field, ObjectOf, Resolver, Validator
+from evolute.values.validators import AnyValue, Resolver, Validator
 from evolute.values.value import Value
 
 Kind = Literal["query", "mutation", "action"]

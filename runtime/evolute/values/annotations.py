@@ -23,26 +23,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from evolute.errors import DefinitionError
+from evolute.values.containers import ArrayOf, Field, ObjectOf, RecordOf, UnionOf, field_name_fault, is_record_key
 from evolute.values.validators import (
     AnyValue,
-    ArrayOf,
     Boolean,
     Bytes,
-    Field,
     IdOf,
     Int64Number,
     Literal,
     Null,
     Number,
-    ObjectOf,
-    RecordOf,
     String,
-    UnionOf,
     Validator,
 )
 from evolute.values.value import SYSTEM_FIELDS, Id, Int64
-
-FIELD_NAME_CHARACTERS_MAX: Final = 1024
 
 _PLAIN: Final[Mapping[object, Validator]] = {
     None: Null(),
@@ -197,7 +191,7 @@ def _id(row: object, tables: Tables) -> Validator:
 
 def _record(key: object, item: Validator, tables: Tables) -> Validator:
     key_validator = _validator(key, tables, ())
-    if not isinstance(key_validator, (String, IdOf)):
+    if not is_record_key(key_validator):
         raise DefinitionError(f"a dict with keys of {_shown(key)} is not understood; keys are str or Id")
     return RecordOf(key_validator, item)
 
@@ -226,11 +220,9 @@ def _fields(row: type, tables: Tables, within: tuple[type, ...]) -> dict[str, Fi
     """The declared fields of a TypedDict or dataclass, inherited ones included."""
     fields: dict[str, Field] = {}
     for name, (hint, optional) in _declared(row).items():
-        if not _is_field_name(name):
-            raise DefinitionError(
-                f"{_place(row, name)}: a field name is printable ASCII, does not begin with `$` "
-                f"and has at most {FIELD_NAME_CHARACTERS_MAX} characters"
-            )
+        fault = field_name_fault(name)
+        if fault is not None:
+            raise DefinitionError(f"{_place(row, name)}: {fault}")
         try:
             fields[name] = Field(_validator(hint, tables, (*within, row)), optional)
         except DefinitionError as error:
@@ -263,11 +255,6 @@ def _requirement(hint: object, required: bool) -> tuple[object, bool]:
             optional = origin is typing.NotRequired
         hint = typing.get_args(hint)[0]
     return hint, optional
-
-
-def _is_field_name(name: str) -> bool:
-    plain = name.isascii() and name.isprintable() and not name.startswith("$")
-    return plain and len(name) <= FIELD_NAME_CHARACTERS_MAX
 
 
 def _place(row: type, name: str) -> str:

@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
 from evolute.values.annotations import row_validator
-from evolute.values.validators import AnyValue, ObjectOf, RecordOf, UnionOf, Validator
+from evolute.values.containers import ObjectOf, RecordOf, UnionOf
+from evolute.values.validators import AnyValue, Validator
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED_INDEX_NAMES: Final = ("by_id", "by_creation_time")
