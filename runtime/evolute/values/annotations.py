@@ -19,7 +19,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from evolute.errors import DefinitionError
@@ -87,8 +87,10 @@ def row_validator(row: type, tables: Tables) -> ObjectOf:
     return ObjectOf({name: field for name, field in fields.items() if name not in SYSTEM_FIELDS}, row)
 
 
-def signature_hints(python_function: Callable[..., object]) -> dict[str, object]:
+def signature_hints(python_function: Callable[..., object], unread: Collection[str] = ()) -> dict[str, object]:
     """The resolved hints of a function's parameters, and its `return` hint; what has no annotation is not in it.
+
+    Those of `unread` may be missing, too, if not all can be resolved.
 
     Raises DefinitionError naming the function, the parameter and the name that cannot be resolved.
     """
@@ -99,6 +101,8 @@ def signature_hints(python_function: Callable[..., object]) -> dict[str, object]
         scope = getattr(inspect.unwrap(python_function), "__globals__", {})
     hints: dict[str, object] = {}
     for name, annotation in annotations.items():
+        if name in unread:
+            continue
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
             hints |= typing.get_type_hints(holder, globalns=scope, include_extras=True)
