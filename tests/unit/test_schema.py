@@ -38,7 +38,7 @@ class Point:
 
 def faults(**tables: TableSchema) -> list[str]:
     with pytest.raises(DefinitionError) as error:
-        define_schema(**tables)
+        define_schema(schema_validation=True, **tables)
     return str(error.value).splitlines()
 
 
