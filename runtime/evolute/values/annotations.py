@@ -7,6 +7,7 @@
     Literal["a", 1, True]                 these values
     X | None  Optional[X]  Union[X, Y]    any of them
     TypedDict  dataclass                  an object; if it is a row type of the schema or a Document, the document
+    pydantic model  msgspec Struct        the same, where these libraries are used
     Id[Row]  Id["table"]  Id              an id of that table, or of any
     Any  object                           any value
 
@@ -15,7 +16,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import types
 import typing
@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 
 from evolute.errors import DefinitionError
 from evolute.values.containers import ArrayOf, Field, ObjectOf, RecordOf, UnionOf, field_name_fault, is_record_key
+from evolute.values.row_types import RowType, row_type, unresolved
 from evolute.values.validators import (
     AnyValue,
     Boolean,
@@ -75,9 +76,10 @@ def row_validator(row: type, tables: Tables) -> ObjectOf:
 
     Raises DefinitionError if it is neither TypedDict nor dataclass, or for a field that no document can have.
     """
-    if not _is_row(row):
+    known = row_type(row)
+    if known is None:
         raise DefinitionError(f"{_shown(row)} is not understood as a row type; use a TypedDict or a dataclass")
-    fields = _fields(row, tables, ())
+    fields = _fields(known, tables, ())
     for name in fields:
         if name.startswith("_") and name not in SYSTEM_FIELDS:
             raise DefinitionError(
@@ -109,19 +111,8 @@ def signature_hints(python_function: Callable[..., object], unread: Collection[s
         except Exception as error:
             which = "return annotation" if name == "return" else f"parameter `{name}`"
             where = f"{getattr(python_function, '__qualname__', python_function)}, {which}"
-            raise DefinitionError(f"{where}: the annotation {_shown(annotation)} {_unresolved(error)}") from error
+            raise DefinitionError(f"{where}: the annotation {_shown(annotation)} {unresolved(error)}") from error
     return hints
-
-
-def _unresolved(error: Exception) -> str:
-    """Why an annotation could not be evaluated, and what to do."""
-    if isinstance(error, NameError):
-        return (
-            f"is not understood: {error.name!r} is not defined at module level. "
-            "If it is a class defined inside a function, move the class to module level; "
-            "if it is imported under TYPE_CHECKING, import it at run time"
-        )
-    return f"is not understood: {type(error).__name__}: {error}"
 
 
 # --- Hints ------------------------------------------------------------------------------------------------------------
@@ -151,8 +142,9 @@ def _validator(hint: object, tables: Tables, within: tuple[type, ...]) -> Valida
         return _record(arguments[0], _validator(arguments[1], tables, within), tables)
     if origin is list or origin is dict:  # typing.List and typing.Dict without arguments
         return _PLAIN[origin]
-    if isinstance(hint, type) and _is_row(hint):
-        return _object(hint, tables, within)
+    row = row_type(hint)
+    if row is not None:
+        return _object(row, tables, within)
     raise DefinitionError(
         f"the annotation {_shown(hint)} is not understood; use None, bool, int, float, str, bytes, Int64, list, dict, "
         "Literal, Id, a TypedDict, a dataclass, unions of these, or Any"
@@ -203,62 +195,32 @@ def _record(key: object, item: Validator, tables: Tables) -> Validator:
 # --- Row types --------------------------------------------------------------------------------------------------------
 
 
-def _is_row(hint: type) -> bool:
-    return typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
-
-
-def _object(row: type, tables: Tables, within: tuple[type, ...]) -> ObjectOf:
-    if row in within:
+def _object(row: RowType, tables: Tables, within: tuple[type, ...]) -> ObjectOf:
+    python: type = row.python
+    if python in within:
         raise DefinitionError(
-            f"{row.__name__} refers to itself, which is not understood; use Any where it names itself"
+            f"{python.__name__} refers to itself, which is not understood; use Any where it names itself"
         )
     fields = _fields(row, tables, within)
-    table = tables.name_of(row)
-    if table is not None or (typing.is_typeddict(row) and fields.keys() >= SYSTEM_FIELDS):
+    table = tables.name_of(python)
+    if table is not None or (typing.is_typeddict(python) and fields.keys() >= SYSTEM_FIELDS):
         fields["_id"] = Field(IdOf(table))
         fields["_creationTime"] = Field(Number(as_float=True))
-    return ObjectOf(fields, row)
+    return ObjectOf(fields, python)
 
 
-def _fields(row: type, tables: Tables, within: tuple[type, ...]) -> dict[str, Field]:
-    """The declared fields of a TypedDict or dataclass, inherited ones included."""
+def _fields(row: RowType, tables: Tables, within: tuple[type, ...]) -> dict[str, Field]:
+    """The declared fields of a row type, inherited ones included."""
     fields: dict[str, Field] = {}
-    for name, (hint, optional) in _declared(row).items():
+    for name, (hint, optional) in row.declared().items():
         fault = field_name_fault(name)
         if fault is not None:
-            raise DefinitionError(f"{_place(row, name)}: {fault}")
+            raise DefinitionError(f"{_place(row.python, name)}: {fault}")
         try:
-            fields[name] = Field(_validator(hint, tables, (*within, row)), optional)
+            fields[name] = Field(_validator(hint, tables, (*within, row.python)), optional)
         except DefinitionError as error:
-            raise DefinitionError(f"{_place(row, name)}: {error}") from None
+            raise DefinitionError(f"{_place(row.python, name)}: {error}") from None
     return fields
-
-
-def _declared(row: type) -> dict[str, tuple[object, bool]]:
-    """Each field's hint, and whether it may be absent."""
-    try:
-        hints = typing.get_type_hints(row, include_extras=True)
-    except Exception as error:
-        raise DefinitionError(f"an annotation inside {row.__qualname__} {_unresolved(error)}") from error
-    if dataclasses.is_dataclass(row):
-        missing = dataclasses.MISSING
-        return {
-            field.name: (hints[field.name], field.default is not missing or field.default_factory is not missing)
-            for field in dataclasses.fields(row)
-            if field.init
-        }
-    required: frozenset[str] = getattr(row, "__required_keys__", frozenset())
-    return {name: _requirement(hint, name in required) for name, hint in hints.items()}
-
-
-def _requirement(hint: object, required: bool) -> tuple[object, bool]:
-    """Takes off `Required` and `NotRequired`, which a TypedDict does not see in a postponed annotation."""
-    optional = not required
-    while (origin := typing.get_origin(hint)) in (typing.Required, typing.NotRequired, typing.Annotated):
-        if origin is not typing.Annotated:
-            optional = origin is typing.NotRequired
-        hint = typing.get_args(hint)[0]
-    return hint, optional
 
 
 def _place(row: type, name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from evolute.errors import DefinitionError
 from evolute.values.display import display
+from evolute.values.row_types import RowType, refusal, row_type
 from evolute.values.validators import Describable, IdOf, Mismatch, Resolver, String, Validator
 from evolute.values.value import UNDEFINED
 
@@ -59,13 +60,15 @@ class Field(Describable):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ObjectOf(Validator):
-    """An object with these fields and no others. `row` is the TypedDict or dataclass that it was made from, if any."""
+    """An object with these fields and no others. `row` is the row type that it was made from, if any."""
 
     fields: Mapping[str, Field]
     row: type | None = None
+    _row_type: RowType | None = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(sorted(self.fields.items())))
+        object.__setattr__(self, "_row_type", None if self.row is None else row_type(self.row))
 
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         given = self._given(value, receiving)
@@ -85,22 +88,25 @@ class ObjectOf(Validator):
             extra = sorted(name for name in given if name not in self.fields)
             if extra:
                 raise self._extra(extra[0], given)
-        return self._built(result) if receiving and dataclasses.is_dataclass(self.row) else result
+        if self._row_type is not None and (receiving or self._row_type.checks_itself):
+            built = self._built(self._row_type, result)
+            return built if receiving else result
+        return result
 
     def _given(self, value: object, receiving: bool) -> dict[str, object]:
         if isinstance(value, dict):
             return value
-        # A TypedDict is no class to be an instance of.
-        rows = not receiving and dataclasses.is_dataclass(self.row) and isinstance(value, self.row)
-        if rows and dataclasses.is_dataclass(value):
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        raise self._no_match(value)
+        fields = None if receiving or self._row_type is None else self._row_type.fields_of(value)
+        if fields is None:
+            raise self._no_match(value)
+        return fields
 
-    def _built(self, fields: dict[str, object]) -> object:
-        assert self.row is not None
-        # A document has system fields, which the dataclass of its fields need not declare.
-        accepted = {field.name for field in dataclasses.fields(self.row) if field.init}
-        return self.row(**{name: item for name, item in fields.items() if name in accepted})
+    def _built(self, row: RowType, fields: dict[str, object]) -> object:
+        try:
+            return row.build(fields)
+        except ValueError as error:
+            reason = f"{row.python.__qualname__} does not accept the value: {refusal(error)}"
+        raise Mismatch(lambda path: f"{reason}\n{path}\nValue: {display(fields)}\nValidator: {self.describe()}")
 
     def _missing(self, name: str, given: dict[str, object]) -> Mismatch:
         return Mismatch(
