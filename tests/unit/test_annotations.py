@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NotRequired, Optional, Req
 import pytest
 
 from evolute.errors import DefinitionError, ValidationFailed
+from evolute.values import containers as c
 from evolute.values import validators as v
 from evolute.values.annotations import row_validator, signature_hints, validator_for
 from evolute.values.value import Document, Id, Int64
@@ -76,11 +77,11 @@ class Rows:
 
 
 ROWS = Rows()
-DRAFT_FIELDS = {"title": v.Field(v.String()), "body": v.Field(v.String(), optional=True)}
+DRAFT_FIELDS = {"title": c.Field(v.String()), "body": c.Field(v.String(), optional=True)}
 USER_FIELDS = {
-    "_id": v.Field(v.IdOf("users")),
-    "_creationTime": v.Field(FLOAT),
-    "name": v.Field(v.String()),
+    "_id": c.Field(v.IdOf("users")),
+    "_creationTime": c.Field(FLOAT),
+    "name": c.Field(v.String()),
 }
 TABLE_BY_NAME: object = Id["anything"]  # type: ignore[name-defined]
 
@@ -99,28 +100,28 @@ TABLE_BY_NAME: object = Id["anything"]  # type: ignore[name-defined]
         (Any, v.AnyValue()),
         (object, v.AnyValue()),
         (inspect.Parameter.empty, v.AnyValue()),
-        (list, v.ArrayOf(v.AnyValue())),
-        (dict, v.RecordOf(v.String(), v.AnyValue())),
-        (typing.List, v.ArrayOf(v.AnyValue())),  # noqa: UP006
-        (typing.Dict, v.RecordOf(v.String(), v.AnyValue())),  # noqa: UP006
-        (list[int], v.ArrayOf(WHOLE)),
-        (dict[str, list[str]], v.RecordOf(v.String(), v.ArrayOf(v.String()))),
-        (dict[Id[User], int], v.RecordOf(v.IdOf("users"), WHOLE)),
-        (str | None, v.UnionOf((v.String(), v.Null()))),
-        (Optional[str], v.UnionOf((v.String(), v.Null()))),  # noqa: UP045
-        (Union[int, str, None], v.UnionOf((WHOLE, v.String(), v.Null()))),  # noqa: UP007
+        (list, c.ArrayOf(v.AnyValue())),
+        (dict, c.RecordOf(v.String(), v.AnyValue())),
+        (typing.List, c.ArrayOf(v.AnyValue())),  # noqa: UP006
+        (typing.Dict, c.RecordOf(v.String(), v.AnyValue())),  # noqa: UP006
+        (list[int], c.ArrayOf(WHOLE)),
+        (dict[str, list[str]], c.RecordOf(v.String(), c.ArrayOf(v.String()))),
+        (dict[Id[User], int], c.RecordOf(v.IdOf("users"), WHOLE)),
+        (str | None, c.UnionOf((v.String(), v.Null()))),
+        (Optional[str], c.UnionOf((v.String(), v.Null()))),  # noqa: UP045
+        (Union[int, str, None], c.UnionOf((WHOLE, v.String(), v.Null()))),  # noqa: UP007
         (Literal["a"], v.Literal("a")),
-        (Literal["a", 1, True, None], v.UnionOf((v.Literal("a"), v.Literal(1), v.Literal(True), v.Null()))),
-        (Literal["a"] | Literal["b"] | None, v.UnionOf((v.Literal("a"), v.Literal("b"), v.Null()))),
+        (Literal["a", 1, True, None], c.UnionOf((v.Literal("a"), v.Literal(1), v.Literal(True), v.Null()))),
+        (Literal["a"] | Literal["b"] | None, c.UnionOf((v.Literal("a"), v.Literal("b"), v.Null()))),
         (Annotated[int, "doc"], WHOLE),
         (Id, v.IdOf(None)),
         (Id[Any], v.IdOf(None)),
         (Id[User], v.IdOf("users")),
         (TABLE_BY_NAME, v.IdOf("anything")),
-        (Id[User] | None, v.UnionOf((v.IdOf("users"), v.Null()))),
-        (User, v.ObjectOf(USER_FIELDS, User)),
-        (Draft, v.ObjectOf(DRAFT_FIELDS, Draft)),
-        (LongDraft, v.ObjectOf(DRAFT_FIELDS | {"pages": v.Field(WHOLE)}, LongDraft)),
+        (Id[User] | None, c.UnionOf((v.IdOf("users"), v.Null()))),
+        (User, c.ObjectOf(USER_FIELDS, User)),
+        (Draft, c.ObjectOf(DRAFT_FIELDS, Draft)),
+        (LongDraft, c.ObjectOf(DRAFT_FIELDS | {"pages": c.Field(WHOLE)}, LongDraft)),
     ],
 )
 def test_what_is_understood(hint: object, validator: v.Validator) -> None:
@@ -133,8 +134,8 @@ def test_a_document_without_a_table_has_ids_of_any() -> None:
         name: str
 
     found = validator_for(Loose, ROWS)
-    assert isinstance(found, v.ObjectOf)
-    assert found.fields["_id"] == v.Field(v.IdOf(None))
+    assert isinstance(found, c.ObjectOf)
+    assert found.fields["_id"] == c.Field(v.IdOf(None))
 
 
 def test_required_fields_of_a_row() -> None:
@@ -146,7 +147,7 @@ def test_required_fields_of_a_row() -> None:
 
 
 def test_row_validator_leaves_the_system_fields_out() -> None:
-    assert row_validator(User, ROWS) == v.ObjectOf({"name": v.Field(v.String())}, User)
+    assert row_validator(User, ROWS) == c.ObjectOf({"name": c.Field(v.String())}, User)
     assert list(row_validator(Point, ROWS).fields) == ["tags", "x", "y"]
 
 
@@ -156,12 +157,12 @@ def test_a_dataclass() -> None:
             return None
 
     found = validator_for(Point, NoTables())
-    assert isinstance(found, v.ObjectOf)
+    assert isinstance(found, c.ObjectOf)
     assert {name: field.optional for name, field in found.fields.items()} == {"x": False, "y": True, "tags": True}
     assert found.parse({"x": 1}, TABLES) == Point(1.0)
     document = validator_for(Point, ROWS)
-    assert isinstance(document, v.ObjectOf)
-    assert document.fields["_id"] == v.Field(v.IdOf("points"))
+    assert isinstance(document, c.ObjectOf)
+    assert document.fields["_id"] == c.Field(v.IdOf("points"))
 
 
 def test_a_dataclass_document_is_built_from_its_own_fields() -> None:

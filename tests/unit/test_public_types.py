@@ -18,7 +18,7 @@ from typing import Any, assert_type
 from evolute import (
     UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx,
     Range, Schedule, action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly,
-    mutation, query, weekly,
+    mutation, query, v, weekly,
 )
 
 class Channel(Document):
@@ -95,6 +95,21 @@ async def tell(ctx: ActionCtx, message: Id[Message]) -> int:
         raise ConvexError({"code": "Anonymous"})
     return len(identity["subject"])
 
+paging = {"limit": v.optional(v.number()), "after": v.string()}
+
+@query(args={**paging, "channel": v.id("channels")}, returns=v.array(v.any()))
+def page(ctx: QueryCtx, channel: str, after: str, limit: float = 10) -> list[Message]:
+    return ctx.run_query(page, channel=channel, after=after)
+
+@mutation(pool="cpu", args=v.object(paging).partial(), returns={"done": v.boolean()})
+def mark(ctx: MutationCtx, after: str = "", limit: float = 10) -> dict[str, bool]:
+    assert_type(ctx.run_mutation(mark, after=""), dict[str, bool])
+    return {"done": True}
+
+@action(args={}, returns=v.null())
+async def explicit(ctx: ActionCtx) -> None:
+    assert_type(await ctx.run_query(page, channel="", after="", limit=1), list[Message])
+
 crons = Crons()
 crons.add("tell", daily(hour=8, timezone="Europe/Berlin"), tell, message=Id("x"))
 crons.add("vanish", weekly(day="monday", hour=8, minute=30), vanish, message=Id("x"), key="k", function=3)
@@ -138,6 +153,20 @@ async def wrong_in_actions(ctx: ActionCtx, m: Id[Message]) -> int:
 @action  # wrong: an action that is a plain def gets a BlockingActionCtx
 def blocking(ctx: ActionCtx) -> None: ...
 
+@query(args={"text": str})  # wrong: not a validator
+def hinted(ctx: QueryCtx, text: str) -> None: ...
+
+@mutation(returns=v.optional(v.null()))  # wrong: only a field is optional
+def absent(ctx: MutationCtx) -> None: ...
+
+@mutation(args={})  # wrong: a mutation gets no ActionCtx
+def acting(ctx: ActionCtx) -> None: ...
+
+def wrong_in_pages(ctx: QueryCtx) -> None:
+    ctx.run_query(page, channel="")  # wrong: an argument is missing
+    v.array(v.optional(v.null()))  # wrong: only a field is optional
+    v.object({"a": v.string})  # wrong: not called
+
 def wrong_in_blocking_actions(ctx: BlockingActionCtx, m: Id[Message]) -> int:
     ctx.db  # wrong: actions have no transaction
     ctx.run_query(vanish, message=m)  # wrong: not a query
@@ -176,7 +205,7 @@ def test_the_demo_functions_are_strictly_typed() -> None:
 def test_every_public_name_comes_from_the_module_that_defines_it() -> None:
     for name in evolute.__all__:
         value = getattr(evolute, name)
-        assert getattr(value, "__name__", name) == name
+        assert getattr(value, "__name__", name).removeprefix("evolute.values.") == name
         assert name in dir(evolute)
     assert evolute.query.__module__ == "evolute.registry.decorators"
     assert not hasattr(evolute, "TimeLimit")

@@ -9,8 +9,9 @@ import pytest
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
+from evolute.values.containers import Field, ObjectOf
 from evolute.values.schema import IndexDefinition, TableSchema, define_schema, define_table
-from evolute.values.validators import AnyValue, Field, IdOf, ObjectOf, String
+from evolute.values.validators import AnyValue, IdOf, String
 from evolute.values.value import Document, Id
 
 
@@ -37,7 +38,7 @@ class Point:
 
 def faults(**tables: TableSchema) -> list[str]:
     with pytest.raises(DefinitionError) as error:
-        define_schema(**tables)
+        define_schema(schema_validation=True, **tables)
     return str(error.value).splitlines()
 
 

@@ -8,22 +8,18 @@ from typing import Any, ClassVar
 import pytest
 
 from evolute.errors import ValidationFailed
+from evolute.values.containers import ArrayOf, Field, ObjectOf, RecordOf, UnionOf
 from evolute.values.document_id import encode_id
 from evolute.values.validators import (
     AnyValue,
-    ArrayOf,
     Boolean,
     Bytes,
-    Field,
     IdOf,
     Int64Number,
     Literal,
     Null,
     Number,
-    ObjectOf,
-    RecordOf,
     String,
-    UnionOf,
     Validator,
 )
 from evolute.values.value import UNDEFINED, Int64, Value

@@ -12,7 +12,6 @@ runtime's tables; the server's own transactions use it directly.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -42,6 +41,7 @@ from evolute.errors import InvalidId, InvalidValue, NonexistentDocument, SystemT
 from evolute.limits import Limits
 from evolute.storage.keyspace import document_key
 from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_internal_id
+from evolute.values.row_types import row_type
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
 from evolute.values.value import UNSET, Value
@@ -293,7 +293,7 @@ class Transaction:
     def _plain_fields(self, definition: TableDefinition, fields: object, method: str) -> Mapping[str, object]:
         """The fields of a new value, which may be given as an instance of the table's row type."""
         validator = self._validator(definition)
-        if validator is not None and dataclasses.is_dataclass(fields) and not isinstance(fields, type):
+        if validator is not None and not isinstance(fields, Mapping) and row_type(type(fields)) is not None:
             return self._dumped(validator, definition, fields)
         return checked_fields(fields, method)
 

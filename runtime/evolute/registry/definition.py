@@ -9,6 +9,7 @@
 The signature is the validator: parameters after `ctx` are the named arguments, one with a default may be left out,
 `**rest` takes any further ones, the return annotation checks the result. `from_` is called `from` outside. Beside
 `**rest`, write `ctx, /`: a further argument may then be called `ctx` too, and type checkers insist on it.
+Explicit `args` and `returns` take the place of the hints (`explicit_validators.py`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from types import FunctionType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from evolute.errors import DefinitionError, ValidationFailed
+from evolute.registry.explicit_validators import Args, Returns, checked_args, checked_returns, mismatches
 from evolute.registry.job_options import Retry
 from evolute.values.annotations import Tables, signature_hints, validator_for
+from evolute.values.containers import Field, ObjectOf
 from evolute.values.function_path import is_name
-from evolute.values.validators import AnyValue, Field, ObjectOf, Resolver, Validator
+from evolute.values.validators import AnyValue, Resolver, Validator
 from evolute.values.value import Value
 
 Kind = Literal["query", "mutation", "action"]
@@ -39,7 +42,7 @@ class Function(Generic[P, R_co]):
     """A decorated function: what other functions name when they run or schedule it.
 
     `python` is the function itself, `context` the class its first parameter has. `pool` and `retry` say how its jobs
-    are run. Equal only to itself.
+    are run; `args` and `returns` are the explicit validators, if there are any. Equal only to itself.
     """
 
     kind: Kind
@@ -52,6 +55,8 @@ class Function(Generic[P, R_co]):
         *,
         pool: str | None = None,
         retry: Retry | None = None,
+        args: Args | None = None,
+        returns: Returns | None = None,
     ) -> None:
         kind, given = type(self).kind, type(python).__name__
         if isinstance(python, Function):
@@ -63,6 +68,8 @@ class Function(Generic[P, R_co]):
         self.context = context
         self.pool = pool
         self.retry = retry
+        self.args = checked_args(args, python.__name__)
+        self.returns = checked_returns(returns, python.__name__)
         self.module = python.__module__
         self.name = python.__name__
         code = inspect.unwrap(python).__code__
@@ -242,15 +249,22 @@ class _SignatureReading:
         if not is_name(self.name):
             self.faults.append("has a name that clients cannot write: use ASCII letters, digits and `_`, at most 64")
         self.faults.extend(_faults_of_kind(self.function))
+        args, returns = self.function.args, self.function.returns
+        parameters = list(inspect.signature(self.function.python).parameters.values())
+        unread = {parameter.name for parameter in parameters[1:]} if args is not None else set()
+        if returns is not None:
+            unread.add("return")
         try:
-            self.hints = signature_hints(self.function.python)
+            self.hints = signature_hints(self.function.python, unread)
         except DefinitionError as error:
             self.faults.append(str(error).removeprefix(f"{self.function.python.__qualname__}, "))
-        parameters = list(inspect.signature(self.function.python).parameters.values())
+        self.hints = {name: hint for name, hint in self.hints.items() if name not in unread}
         self._read_context(parameters[0] if parameters else None)
         for parameter in parameters[1:]:
             self._read_parameter(parameter)
-        self.returns = self._validator("return", "return annotation")
+        self.returns = self._validator("return", "return annotation") if returns is None else returns
+        if args is not None:
+            self._take(args, parameters)
 
     def _read_context(self, parameter: inspect.Parameter | None) -> None:
         context = self.function.context
@@ -289,6 +303,13 @@ class _SignatureReading:
                 self.parameters[name] = parameter.name
             optional = parameter.default is not inspect.Parameter.empty
             self.fields[name] = Field(self._validator(parameter.name, where), optional=optional)
+
+    def _take(self, args: ObjectOf, parameters: list[inspect.Parameter]) -> None:
+        """Explicit validators in place of what was read."""
+        named = {outside_name(p.name): p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        taken = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.faults.extend(mismatches(args, named, taken, rest=self.rest is not None))
+        self.fields, self.rest = dict(args.fields), None
 
     def _validator(self, name: str, where: str) -> Validator:
         if name not in self.hints:

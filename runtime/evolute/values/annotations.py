@@ -7,6 +7,7 @@
     Literal["a", 1, True]                 these values
     X | None  Optional[X]  Union[X, Y]    any of them
     TypedDict  dataclass                  an object; if it is a row type of the schema or a Document, the document
+    pydantic model  msgspec Struct        the same, where these libraries are used
     Id[Row]  Id["table"]  Id              an id of that table, or of any
     Any  object                           any value
 
@@ -15,34 +16,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from evolute.errors import DefinitionError
+from evolute.values.containers import ArrayOf, Field, ObjectOf, RecordOf, UnionOf, field_name_fault, is_record_key
+from evolute.values.row_types import RowType, row_type, unresolved
 from evolute.values.validators import (
     AnyValue,
-    ArrayOf,
     Boolean,
     Bytes,
-    Field,
     IdOf,
     Int64Number,
     Literal,
     Null,
     Number,
-    ObjectOf,
-    RecordOf,
     String,
-    UnionOf,
     Validator,
 )
 from evolute.values.value import SYSTEM_FIELDS, Id, Int64
-
-FIELD_NAME_CHARACTERS_MAX: Final = 1024
 
 _PLAIN: Final[Mapping[object, Validator]] = {
     None: Null(),
@@ -81,9 +76,10 @@ def row_validator(row: type, tables: Tables) -> ObjectOf:
 
     Raises DefinitionError if it is neither TypedDict nor dataclass, or for a field that no document can have.
     """
-    if not _is_row(row):
+    known = row_type(row)
+    if known is None:
         raise DefinitionError(f"{_shown(row)} is not understood as a row type; use a TypedDict or a dataclass")
-    fields = _fields(row, tables, ())
+    fields = _fields(known, tables, ())
     for name in fields:
         if name.startswith("_") and name not in SYSTEM_FIELDS:
             raise DefinitionError(
@@ -93,8 +89,10 @@ def row_validator(row: type, tables: Tables) -> ObjectOf:
     return ObjectOf({name: field for name, field in fields.items() if name not in SYSTEM_FIELDS}, row)
 
 
-def signature_hints(python_function: Callable[..., object]) -> dict[str, object]:
+def signature_hints(python_function: Callable[..., object], unread: Collection[str] = ()) -> dict[str, object]:
     """The resolved hints of a function's parameters, and its `return` hint; what has no annotation is not in it.
+
+    Those of `unread` may be missing, too, if not all can be resolved.
 
     Raises DefinitionError naming the function, the parameter and the name that cannot be resolved.
     """
@@ -105,25 +103,16 @@ def signature_hints(python_function: Callable[..., object]) -> dict[str, object]
         scope = getattr(inspect.unwrap(python_function), "__globals__", {})
     hints: dict[str, object] = {}
     for name, annotation in annotations.items():
+        if name in unread:
+            continue
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
             hints |= typing.get_type_hints(holder, globalns=scope, include_extras=True)
         except Exception as error:
             which = "return annotation" if name == "return" else f"parameter `{name}`"
             where = f"{getattr(python_function, '__qualname__', python_function)}, {which}"
-            raise DefinitionError(f"{where}: the annotation {_shown(annotation)} {_unresolved(error)}") from error
+            raise DefinitionError(f"{where}: the annotation {_shown(annotation)} {unresolved(error)}") from error
     return hints
-
-
-def _unresolved(error: Exception) -> str:
-    """Why an annotation could not be evaluated, and what to do."""
-    if isinstance(error, NameError):
-        return (
-            f"is not understood: {error.name!r} is not defined at module level. "
-            "If it is a class defined inside a function, move the class to module level; "
-            "if it is imported under TYPE_CHECKING, import it at run time"
-        )
-    return f"is not understood: {type(error).__name__}: {error}"
 
 
 # --- Hints ------------------------------------------------------------------------------------------------------------
@@ -153,8 +142,9 @@ def _validator(hint: object, tables: Tables, within: tuple[type, ...]) -> Valida
         return _record(arguments[0], _validator(arguments[1], tables, within), tables)
     if origin is list or origin is dict:  # typing.List and typing.Dict without arguments
         return _PLAIN[origin]
-    if isinstance(hint, type) and _is_row(hint):
-        return _object(hint, tables, within)
+    row = row_type(hint)
+    if row is not None:
+        return _object(row, tables, within)
     raise DefinitionError(
         f"the annotation {_shown(hint)} is not understood; use None, bool, int, float, str, bytes, Int64, list, dict, "
         "Literal, Id, a TypedDict, a dataclass, unions of these, or Any"
@@ -197,7 +187,7 @@ def _id(row: object, tables: Tables) -> Validator:
 
 def _record(key: object, item: Validator, tables: Tables) -> Validator:
     key_validator = _validator(key, tables, ())
-    if not isinstance(key_validator, (String, IdOf)):
+    if not is_record_key(key_validator):
         raise DefinitionError(f"a dict with keys of {_shown(key)} is not understood; keys are str or Id")
     return RecordOf(key_validator, item)
 
@@ -205,69 +195,32 @@ def _record(key: object, item: Validator, tables: Tables) -> Validator:
 # --- Row types --------------------------------------------------------------------------------------------------------
 
 
-def _is_row(hint: type) -> bool:
-    return typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
-
-
-def _object(row: type, tables: Tables, within: tuple[type, ...]) -> ObjectOf:
-    if row in within:
+def _object(row: RowType, tables: Tables, within: tuple[type, ...]) -> ObjectOf:
+    python: type = row.python
+    if python in within:
         raise DefinitionError(
-            f"{row.__name__} refers to itself, which is not understood; use Any where it names itself"
+            f"{python.__name__} refers to itself, which is not understood; use Any where it names itself"
         )
     fields = _fields(row, tables, within)
-    table = tables.name_of(row)
-    if table is not None or (typing.is_typeddict(row) and fields.keys() >= SYSTEM_FIELDS):
+    table = tables.name_of(python)
+    if table is not None or (typing.is_typeddict(python) and fields.keys() >= SYSTEM_FIELDS):
         fields["_id"] = Field(IdOf(table))
         fields["_creationTime"] = Field(Number(as_float=True))
-    return ObjectOf(fields, row)
+    return ObjectOf(fields, python)
 
 
-def _fields(row: type, tables: Tables, within: tuple[type, ...]) -> dict[str, Field]:
-    """The declared fields of a TypedDict or dataclass, inherited ones included."""
+def _fields(row: RowType, tables: Tables, within: tuple[type, ...]) -> dict[str, Field]:
+    """The declared fields of a row type, inherited ones included."""
     fields: dict[str, Field] = {}
-    for name, (hint, optional) in _declared(row).items():
-        if not _is_field_name(name):
-            raise DefinitionError(
-                f"{_place(row, name)}: a field name is printable ASCII, does not begin with `$` "
-                f"and has at most {FIELD_NAME_CHARACTERS_MAX} characters"
-            )
+    for name, (hint, optional) in row.declared().items():
+        fault = field_name_fault(name)
+        if fault is not None:
+            raise DefinitionError(f"{_place(row.python, name)}: {fault}")
         try:
-            fields[name] = Field(_validator(hint, tables, (*within, row)), optional)
+            fields[name] = Field(_validator(hint, tables, (*within, row.python)), optional)
         except DefinitionError as error:
-            raise DefinitionError(f"{_place(row, name)}: {error}") from None
+            raise DefinitionError(f"{_place(row.python, name)}: {error}") from None
     return fields
-
-
-def _declared(row: type) -> dict[str, tuple[object, bool]]:
-    """Each field's hint, and whether it may be absent."""
-    try:
-        hints = typing.get_type_hints(row, include_extras=True)
-    except Exception as error:
-        raise DefinitionError(f"an annotation inside {row.__qualname__} {_unresolved(error)}") from error
-    if dataclasses.is_dataclass(row):
-        missing = dataclasses.MISSING
-        return {
-            field.name: (hints[field.name], field.default is not missing or field.default_factory is not missing)
-            for field in dataclasses.fields(row)
-            if field.init
-        }
-    required: frozenset[str] = getattr(row, "__required_keys__", frozenset())
-    return {name: _requirement(hint, name in required) for name, hint in hints.items()}
-
-
-def _requirement(hint: object, required: bool) -> tuple[object, bool]:
-    """Takes off `Required` and `NotRequired`, which a TypedDict does not see in a postponed annotation."""
-    optional = not required
-    while (origin := typing.get_origin(hint)) in (typing.Required, typing.NotRequired, typing.Annotated):
-        if origin is not typing.Annotated:
-            optional = origin is typing.NotRequired
-        hint = typing.get_args(hint)[0]
-    return hint, optional
-
-
-def _is_field_name(name: str) -> bool:
-    plain = name.isascii() and name.isprintable() and not name.startswith("$")
-    return plain and len(name) <= FIELD_NAME_CHARACTERS_MAX
 
 
 def _place(row: type, name: str) -> str:

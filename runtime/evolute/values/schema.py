@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
-from evolute.values.annotations import row_validator
-from evolute.values.validators import AnyValue, ObjectOf, RecordOf, UnionOf, Validator
+from evolute.values.containers import ObjectOf, RecordOf, UnionOf
+from evolute.values.table_rows import Rows, rows_validator
+from evolute.values.validators import AnyValue, Validator
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED_INDEX_NAMES: Final = ("by_id", "by_creation_time")
@@ -34,10 +35,15 @@ class IndexDefinition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """A table's row type and indexes. `row` is None if its documents are not validated."""
+    """What a table's rows are, and its indexes. `rows` is None if they may be anything."""
 
-    row: type | None
+    rows: Rows | None
     indexes: tuple[IndexDefinition, ...] = ()
+
+    @property
+    def row(self) -> type | None:
+        """The row type, by which code can name the table, if it has one."""
+        return self.rows if isinstance(self.rows, type) else None
 
     def index(self, name: str, fields: Sequence[str]) -> TableSchema:
         """This table with one more index. `define_schema` checks it."""
@@ -49,19 +55,22 @@ class TableSchema:
 class Schema:
     """What `define_schema` made; all its faults were found there. Immutable.
 
-    `validators` has what each table's documents must match, without their system fields.
+    `rows` has what each table's documents are said to be, without their system fields, and `validators` what they must
+    match, which is nothing without `validation`.
     """
 
-    def __init__(self, tables: Mapping[str, TableSchema]) -> None:
+    def __init__(self, tables: Mapping[str, TableSchema], *, validation: bool = True) -> None:
         self.tables = dict(tables)
+        self.validation = validation
+        self.rows: Mapping[str, Validator] = {}
         self.validators: Mapping[str, Validator] = {}
         self._names = {table.row: name for name, table in tables.items() if table.row is not None}
         faults: list[str] = []
-        validators: dict[str, Validator] = {}
+        rows: dict[str, Validator] = {}
         for name, table in tables.items():
             validator: Validator = AnyValue()
             try:
-                validator = validators[name] = AnyValue() if table.row is None else row_validator(table.row, self)
+                validator = rows[name] = rows_validator(table.rows, self)
             except DefinitionError as error:
                 faults.append(f'In table "{name}": {error}')
             faults.extend(_table_faults(name, table, validator))
@@ -72,7 +81,8 @@ class Schema:
             faults.append(f"Number of tables cannot exceed {Limits.tables_max}.")
         if faults:
             raise DefinitionError("\n".join(faults))
-        self.validators = validators
+        self.rows = rows
+        self.validators = rows if validation else {}
 
     def name_of(self, row: type) -> str | None:
         """The table of a row type."""
@@ -84,18 +94,36 @@ class Schema:
             name: {index.name: list(index.fields) for index in table.indexes} for name, table in self.tables.items()
         }
 
+    def to_json(self) -> dict[str, object]:
+        """As Convex's tools read schemas."""
+        tables = [
+            {
+                "tableName": name,
+                "indexes": [{"indexDescriptor": one.name, "fields": list(one.fields)} for one in table.indexes],
+                "documentType": self.rows[name].to_json(),
+            }
+            for name, table in self.tables.items()
+        ]
+        return {"tables": tables, "schemaValidation": self.validation}
 
-def define_table(row: type | None = None) -> TableSchema:
-    """A table of such rows: a TypedDict, best a subclass of Document, or a dataclass. Without one it holds anything."""
-    return TableSchema(row)
+
+def define_table(rows: Rows | None = None, /) -> TableSchema:
+    """A table of such rows: a TypedDict, best a subclass of Document, a dataclass, validators of the fields, a
+    `v.object`, a union of shapes, or `v.any()`. Without any it holds anything."""
+    return TableSchema(rows)
 
 
-def define_schema(**tables: TableSchema) -> Schema:
-    """The schema of a functions folder. Raises DefinitionError with everything that is wrong, a line each."""
+def define_schema(*, schema_validation: bool = True, **tables: TableSchema) -> Schema:
+    """The schema of a functions folder. Raises DefinitionError with everything that is wrong, a line each.
+
+    Without `schema_validation` documents are not checked when they are written; indexes are as declared.
+    """
+    if not isinstance(schema_validation, bool):
+        raise DefinitionError(f"`schema_validation` is True or False, not {schema_validation!r}")
     for name, table in tables.items():
         if not isinstance(table, TableSchema):
             raise DefinitionError(f'In table "{name}": use define_table(…) instead of {table!r}')
-    return Schema(tables)
+    return Schema(tables, validation=schema_validation)
 
 
 # --- What may be wrong (semantics D11) --------------------------------------------------------------------------------

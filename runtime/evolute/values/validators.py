@@ -1,26 +1,28 @@
 """Validators: which values a parameter, a result or a field accepts, and in which Python form a function receives them.
+Here is what they all are, and those of single values; `containers.py` has those that hold others.
 
 `parse` turns a value into what a function receives: a number annotated `int` arrives as int, one annotated `float` as
 float, an object annotated with a dataclass as its instance. `dump` goes the other way, for results and documents, and
 checks the same. Both raise ValidationFailed with the texts of semantics E3, which name the place inside the value.
 
-Objects are closed: a field that the validator does not name is an error. A field may be optional, which means absent;
-null is not absent. Ids are checked for their table, never for existence.
+Ids are checked for their table, never for existence.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
 from typing import ClassVar, Protocol
+
+import orjson
 
 from evolute.errors import InvalidId, ValidationFailed
 from evolute.values.display import display
 from evolute.values.document_id import decode_id
 from evolute.values.value import UNDEFINED, WHOLE_MAX, Int64, Value
+from evolute.values.wire_codec import encode
 
 
 class Resolver(Protocol):
@@ -31,7 +33,7 @@ class Resolver(Protocol):
     def table_name(self, number: int) -> str | None: ...
 
 
-class _Mismatch(Exception):
+class Mismatch(Exception):
     """A value that does not match. `render` makes the text of it from the path, to which the way up adds its steps."""
 
     def __init__(self, render: Callable[[str], str]) -> None:
@@ -43,7 +45,24 @@ class _Mismatch(Exception):
         return self.render("Path: " + "".join(reversed(self.steps)) if self.steps else "")
 
 
-class Validator(ABC):
+class Describable(ABC):
+    """What may stand for a field of an object: a validator, or one that is optional."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_json(self) -> dict[str, object]:
+        """As Convex's tools read validators."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """As messages show it: `v.object({body: v.string()})`."""
+
+    def __repr__(self) -> str:
+        return self.describe()
+
+
+class Validator(Describable):
     """Accepts some values and refuses the others. Immutable."""
 
     __slots__ = ()
@@ -63,23 +82,15 @@ class Validator(ABC):
     def _run(self, value: object, resolver: Resolver, receiving: bool) -> object:
         try:
             return self._check(value, resolver, receiving)
-        except _Mismatch as mismatch:
+        except Mismatch as mismatch:
             raise ValidationFailed(mismatch.text()) from None
 
     @abstractmethod
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        """The converted value. Raises _Mismatch."""
+        """The converted value. Raises Mismatch."""
 
-    @abstractmethod
-    def to_json(self) -> dict[str, object]:
-        """As Convex's tools read validators."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """As messages show it: `v.object({body: v.string()})`."""
-
-    def _no_match(self, value: object) -> _Mismatch:
-        return _Mismatch(
+    def _no_match(self, value: object) -> Mismatch:
+        return Mismatch(
             lambda path: (
                 f"Value does not match validator.\n{path}\nValue: {display(value)}\nValidator: {self.describe()}"
             )
@@ -89,7 +100,7 @@ class Validator(ABC):
 # --- Leaves -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AnyValue(Validator):
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         if value is UNDEFINED:
@@ -123,32 +134,32 @@ class _OfType(Validator):
         return f"v.{self.method}()"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Null(_OfType):
     python_type, json_type, method = NoneType, "null", "null"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Boolean(_OfType):
     python_type, json_type, method = bool, "boolean", "boolean"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Int64Number(_OfType):
     python_type, json_type, method = Int64, "bigint", "int64"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class String(_OfType):
     python_type, json_type, method = str, "string", "string"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bytes(_OfType):
     python_type, json_type, method = bytes, "bytes", "bytes"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Number(Validator):
     """A float64. `whole`: it must be a whole number, and arrives as int. `as_float`: it arrives as float."""
 
@@ -173,7 +184,7 @@ class Number(Validator):
         return "v.float64() that is a whole number" if self.whole else "v.float64()"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class IdOf(Validator):
     """The id of a document of `table`, whether it exists or not; of any table if that is None."""
 
@@ -190,11 +201,11 @@ class IdOf(Validator):
             raise self._other_table(value, resolver.table_name(number))
         return value
 
-    def _other_table(self, value: str, found: str | None) -> _Mismatch:
+    def _other_table(self, value: str, found: str | None) -> Mismatch:
         if found is None:
             return self._no_match(value)
         origin = "a system table" if found.startswith("_") else f"table `{found}`"
-        return _Mismatch(
+        return Mismatch(
             lambda path: (
                 f'Found ID "{value}" from {origin}, which does not match the table name in validator '
                 f"`{self.describe()}`.{path}"
@@ -208,187 +219,29 @@ class IdOf(Validator):
         return "v.id()" if self.table is None else f'v.id("{self.table}")'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Literal(Validator):
-    """Exactly this value; True is not 1."""
+    """Exactly this value; True is not 1, and neither is Int64(1)."""
 
-    value: str | int | bool
+    value: str | int | float | bool
 
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        same_kind = isinstance(value, bool) == isinstance(self.value, bool) and not isinstance(value, Int64)
-        if not same_kind or value != self.value:
-            raise _Mismatch(
+        if _kind(value) is not _kind(self.value) or value != self.value:
+            raise Mismatch(
                 lambda path: f"`{display(value)}` does not match literal validator `{self.describe()}`.{path}"
             )
         return self.value
 
     def to_json(self) -> dict[str, object]:
-        return {"type": "literal", "value": self.value}
+        return {"type": "literal", "value": orjson.loads(encode(self.value))}
 
     def describe(self) -> str:
         return f"v.literal({display(self.value)})"
 
 
-# --- Containers -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayOf(Validator):
-    item: Validator
-
-    def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        if not isinstance(value, list):
-            raise self._no_match(value)
-        result: list[object] = []
-        check = self.item._check
-        try:
-            for item in value:
-                result.append(check(item, resolver, receiving))
-        except _Mismatch as mismatch:
-            mismatch.steps.append(f"[{len(result)}]")
-            raise
-        return result
-
-    def to_json(self) -> dict[str, object]:
-        return {"type": "array", "value": self.item.to_json()}
-
-    def describe(self) -> str:
-        return f"v.array({self.item.describe()})"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of an object; an optional one may be absent."""
-
-    validator: Validator
-    optional: bool = False
-
-    def to_json(self) -> dict[str, object]:
-        return {"fieldType": self.validator.to_json(), "optional": self.optional}
-
-    def describe(self) -> str:
-        return f"v.optional({self.validator.describe()})" if self.optional else self.validator.describe()
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectOf(Validator):
-    """An object with these fields and no others. `row` is the TypedDict or dataclass that it was made from, if any."""
-
-    fields: Mapping[str, Field]
-    row: type | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fields", dict(sorted(self.fields.items())))
-
-    def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        given = self._given(value, receiving)
-        result: dict[str, object] = {}
-        for name, field in self.fields.items():
-            item = given.get(name, UNDEFINED)
-            if item is UNDEFINED:
-                if not field.optional:
-                    raise self._missing(name, given)
-                continue
-            try:
-                result[name] = field.validator._check(item, resolver, receiving)
-            except _Mismatch as mismatch:
-                mismatch.steps.append(f".{name}")
-                raise
-        if len(result) != len(given):
-            extra = sorted(name for name in given if name not in self.fields)
-            if extra:
-                raise self._extra(extra[0], given)
-        return self._built(result) if receiving and dataclasses.is_dataclass(self.row) else result
-
-    def _given(self, value: object, receiving: bool) -> dict[str, object]:
-        if isinstance(value, dict):
-            return value
-        # A TypedDict is no class to be an instance of.
-        rows = not receiving and dataclasses.is_dataclass(self.row) and isinstance(value, self.row)
-        if rows and dataclasses.is_dataclass(value):
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        raise self._no_match(value)
-
-    def _built(self, fields: dict[str, object]) -> object:
-        assert self.row is not None
-        # A document has system fields, which the dataclass of its fields need not declare.
-        accepted = {field.name for field in dataclasses.fields(self.row) if field.init}
-        return self.row(**{name: item for name, item in fields.items() if name in accepted})
-
-    def _missing(self, name: str, given: dict[str, object]) -> _Mismatch:
-        return _Mismatch(
-            lambda path: (
-                f"Object is missing the required field `{name}`. Consider wrapping the field validator in "
-                f"`v.optional(...)` if this is expected.\n"
-                f"{path}\nObject: {display(given)}\nValidator: {self.describe()}"
-            )
-        )
-
-    def _extra(self, name: str, given: dict[str, object]) -> _Mismatch:
-        return _Mismatch(
-            lambda path: (
-                f"Object contains extra field `{name}` that is not in the validator.\n"
-                f"{path}\nObject: {display(given)}\nValidator: {self.describe()}"
-            )
-        )
-
-    def to_json(self) -> dict[str, object]:
-        return {"type": "object", "value": {name: field.to_json() for name, field in self.fields.items()}}
-
-    def describe(self) -> str:
-        return f"v.object({{{', '.join(f'{name}: {field.describe()}' for name, field in self.fields.items())}}})"
-
-
-@dataclass(frozen=True, slots=True)
-class RecordOf(Validator):
-    """An object with any field names that `key` accepts."""
-
-    key: Validator
-    item: Validator
-
-    def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        if not isinstance(value, dict):
-            raise self._no_match(value)
-        result: dict[object, object] = {}
-        step = ""
-        try:
-            for name, item in value.items():
-                if item is UNDEFINED:
-                    continue
-                step = ".keys()"
-                key = self.key._check(name, resolver, receiving)
-                step = ".values()"
-                result[key] = self.item._check(item, resolver, receiving)
-        except _Mismatch as mismatch:
-            mismatch.steps.append(step)
-            raise
-        return result
-
-    def to_json(self) -> dict[str, object]:
-        return {"type": "record", "keys": self.key.to_json(), "values": Field(self.item).to_json()}
-
-    def describe(self) -> str:
-        return f"v.record({self.key.describe()}, {self.item.describe()})"
-
-
-@dataclass(frozen=True, slots=True)
-class UnionOf(Validator):
-    """What any member accepts; the first that does converts it."""
-
-    members: tuple[Validator, ...]
-
-    def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
-        if len(self.members) == 1:
-            return self.members[0]._check(value, resolver, receiving)
-        for member in self.members:
-            try:
-                return member._check(value, resolver, receiving)
-            except _Mismatch:
-                continue
-        raise self._no_match(value)
-
-    def to_json(self) -> dict[str, object]:
-        return {"type": "union", "value": [member.to_json() for member in self.members]}
-
-    def describe(self) -> str:
-        return f"v.union({', '.join(member.describe() for member in self.members)})"
+def _kind(value: object) -> type:
+    """The type that tells values apart which Python takes for equal."""
+    for kind in (bool, Int64, str):
+        if isinstance(value, kind):
+            return kind
+    return float if isinstance(value, (int, float)) else object

@@ -84,6 +84,11 @@ class Int64(int):
     def __abs__(self) -> Int64:
         return Int64(int.__abs__(self))
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        """Which lets a pydantic model have such a field."""
+        return {"type": "is-instance", "cls": cls}
+
 
 def _int64(result: Any) -> Int64:
     if result is not NotImplemented:
@@ -142,6 +147,11 @@ class Id(str, Generic[D_co]):
     def __class_getitem__(cls, row: Any) -> Any:
         # A bare string would be taken for a forward reference to a class.
         return super().__class_getitem__(Literal[row] if isinstance(row, str) else row)  # type: ignore[misc]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, str]:
+        """Which lets a pydantic model have such a field."""
+        return {"type": "str"}
 
 
 class Document(TypedDict):
