@@ -110,8 +110,10 @@ class JobRunner:
             outcome = await self._executor.mutate(call)
             error = outcome.error
             if error is None:
+                failpoints.hit(failpoints.AFTER_JOB_END)
                 return "success"
             if error.code == COMPLETION_FAILED and ending is None:
+                failpoints.hit(failpoints.AFTER_COMPLETION_FAILED)
                 ending = Ending("success", untold=error.message)  # once more, and without the completion function
                 continue
             text = error.message
@@ -130,6 +132,7 @@ class JobRunner:
         counted = await self._executor.run_system(lambda transaction: job_endings.count_death(transaction, job.id))
         if counted.value is None:
             raise JobChanged
+        failpoints.hit(failpoints.AFTER_DEATH)
         return counted.value
 
     def _poison_text(self, job: Job, deaths: int) -> str:
@@ -227,6 +230,7 @@ class JobRunner:
                     lambda transaction: job_endings.try_later(transaction, job.id, text, policy, died=died)
                 )
                 if put_off.value is None:
+                    failpoints.hit(failpoints.AFTER_PUT_OFF)
                     return "again"
                 note = put_off.value
         return await self._end(job, Ending("failed", None, f"{error.message}\n{note}" if note else error.message))
@@ -240,13 +244,16 @@ class JobRunner:
             call = Call(job.on_complete, b"{}", kind="mutation", public_only=False, job=job.id, ending=ending)
             outcome = await self._executor.mutate(call)
             if outcome.error is None:
+                failpoints.hit(failpoints.AFTER_JOB_END)
                 return ending.kind
+            failpoints.hit(failpoints.AFTER_COMPLETION_FAILED)
             untold = outcome.error.message
         ended = await self._executor.run_system(
             lambda transaction: job_endings.settle(transaction, job.id, ending, untold=untold)
         )
         if ended.value is None:
             raise JobChanged
+        failpoints.hit(failpoints.AFTER_JOB_END)
         return ending.kind
 
     async def _find(self, job_id: str) -> Job | None:
