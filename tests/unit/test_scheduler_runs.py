@@ -380,13 +380,33 @@ def restarted(one: LocalBackend) -> Scheduler:
     return one._wait(start())
 
 
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_deaths_that_a_crash_of_the_server_came_after_count(one: LocalBackend, deaths: int) -> None:
+    """It has its last chance without its completion function, and after that none."""
+    job = one.mutation(plan, target="touch", delay=5, options={"on_complete": "test_scheduler_runs:told"})
+    system(one, lambda transaction: transaction.patch(job, {"_deaths": deaths}))
+    one.advance(seconds=1)
+    row = the_job(one)
+    counters, tellings = one.query(rows, table="counters"), one.query(rows, table="told")
+    if deaths == 2:
+        assert (row["state"]["kind"], [counter["n"] for counter in counters], tellings) == ("success", [1], [])
+        assert "the worker process died while it and test_scheduler_runs:told ran" in row["completionError"]
+    else:
+        assert (row["state"]["kind"], counters) == ("failed", [])
+        assert "the worker process died 3 times while this job ran" in row["state"]["error"]
+        assert [telling["error"] for telling in tellings] == [row["state"]["error"]]
+
+
 # --- faults that are not the function's -------------------------------------------------------------------------------
 
 
 def test_s18_a_job_that_could_not_be_run_stays_pending_and_is_run_again(one: LocalBackend) -> None:
     run, refusals = one._runners.run, 3
 
-    async def refusing(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def refusing(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0) -> FunctionOutcome:
         nonlocal refusals
         if calls[0].job is not None and refusals:
             refusals -= 1

@@ -76,7 +76,7 @@ class Job:
     """A job with something left to do. `arguments` is the canonical JSON of one object; `due_ns` 0 is due at once.
 
     `turn_ns` orders the jobs that are due. `state` is "pending", "inProgress" or, if only its completion function has
-    to be told, "canceled".
+    to be told, "canceled". `deaths` counts the workers that it has killed.
     """
 
     id: str
@@ -89,6 +89,7 @@ class Job:
     pool: str = DEFAULT_POOL
     retry: Mapping[str, Any] | None = None
     on_complete: str | None = None
+    deaths: int = 0
 
     @property
     def in_progress(self) -> bool:
@@ -345,6 +346,7 @@ def job_of(transaction: Transaction, row: Row) -> Job:
         pool=row["_pool"],
         retry=options.get("retry"),
         on_complete=options.get("onComplete"),
+        deaths=int(row.get("_deaths", 0)),
     )
 
 
