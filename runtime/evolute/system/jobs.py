@@ -8,7 +8,8 @@
 
 A row is written by the transaction that schedules, so a job exists if and only if that commits. `_pool` and `_due` are
 there as long as there is something left to do for it, and `_due` 0 says "due now": then no clock decides about its turn
-(semantics A5 to A13). A canceled job is one to do if its completion function has still to be told.
+(semantics A5 to A13). A canceled job is one to do if its completion function has still to be told, or if its action has
+not been interrupted yet.
 
 `_mark` is the key of a pending job that has one, which is a string, and the time at which a failed job failed, which is
 a number: one index serves both.
@@ -147,7 +148,8 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
     """A pending job will not run, a running action is interrupted; what has ended, or is gone, stays so.
 
     The completion function of the job is another function's code, and is not run in the transaction of the one that
-    cancels: the row stays with the scheduler, which runs it next, exactly once. `own_job` is the job on whose behalf
+    cancels: the row stays with the scheduler, which runs it next, exactly once. So does that of a running action, until
+    its end is on record. `own_job` is the job on whose behalf
     this is asked for. Raises InvalidSchedule if it is this one; InvalidId.
     """
     if own_job is not None and job_id == own_job:
@@ -160,8 +162,8 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
 
 def _cancel(transaction: Transaction, row: Row) -> None:
     changes: dict[str, object] = {"state": {"kind": CANCELED}, "_mark": UNSET}
-    if options_of(row).get("onComplete") is not None:
-        changes["_due"] = DUE_NOW
+    if options_of(row).get("onComplete") is not None or row["state"]["kind"] == IN_PROGRESS:
+        changes["_due"] = DUE_NOW  # somebody has to be told, or the attempt that is interrupted to be put on record
     else:
         changes |= {"completedTime": transaction.now_ns / NS_PER_MS, "_due": UNSET, "_pool": UNSET}
     with transaction.uncounted():
