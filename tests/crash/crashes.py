@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import signal
 import socket
@@ -54,7 +55,8 @@ class EagerClient(Client):
 class Crashes:
     """One data folder in `folder`, its servers, and the clients that live through all of their crashes.
 
-    `spins` is the path of a query that never returns. `stops`: some servers are asked to stop before they are killed.
+    `spins` is the path of a query that never returns. `stops`: some servers are asked to stop before they are killed,
+    and `robs`: some lose a worker before.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Crashes:
         *,
         spins: str | None = None,
         stops: bool = False,
+        robs: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.chance = random.Random(seed)
@@ -72,11 +75,13 @@ class Crashes:
         self.traces = folder / "traces"
         self.names = itertools.count()
         self.seen: set[int] = set()  # the processes of the servers
+        self.robbed: set[int] = set()  # the servers that have lost a worker
         self.clients: list[Client] = []
         self.loading = True
         self._functions = functions
         self._spins = spins
         self._stops = stops
+        self._robs = robs
         self._environment = dict(environment or {})
         self._port = _free_port()
         self._answered = 0
@@ -147,6 +152,12 @@ class Crashes:
                     await self._answers(self.chance.randint(0, 60))
                 await asyncio.sleep(self.chance.uniform(0.0, 0.02))
             children = self._children(server)
+            if self._robs and children and self.chance.random() < 0.3:
+                self.robbed.add(server.process.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.chance.choice(sorted(children)), signal.SIGKILL)
+                await self._answers(self.chance.randint(0, 30))
+                children |= self._children(server)
             if self._stops and self.chance.random() < 0.2:
                 server.process.send_signal(signal.SIGTERM)
                 await asyncio.sleep(self.chance.uniform(0.0, UNTIL_KILLED_S_MAX))

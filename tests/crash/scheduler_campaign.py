@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "EVOLUTE_COMPLETED_JOBS_MAX": "10000000",
     "EVOLUTE_DOCUMENTS_READ_MAX": "10000000",
     "EVOLUTE_BYTES_READ_MAX": "1000000000",
-    "EVOLUTE_BLOCKING_WORKERS_MAX": "3",
+    "EVOLUTE_BLOCKING_WORKERS_MAX": "4",
 }
 # What clients ask for, and how often.
 WORK = {"tick": 8, "fail": 1, "act": 3, "block": 1, "insist": 2, "spawn": 1, "kill": 0.05}
@@ -53,7 +53,7 @@ class SchedulerCampaign(Crashes):
     """The load, and what clients were told. `tickets` are the names of the jobs whose asking was answered."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        super().__init__(folder, seed, FUNCTIONS, spins="tickets:spin", stops=True, environment=ENVIRONMENT)
+        super().__init__(folder, seed, FUNCTIONS, spins="tickets:spin", stops=True, robs=True, environment=ENVIRONMENT)
         self.kills: Counter[str] = Counter()
         self.tickets: set[str] = set()
         self.canceled: set[str] = set()
@@ -115,6 +115,6 @@ class SchedulerCampaign(Crashes):
         async with self.stored() as transaction:
             names = ("tickets", "told", "counts", SCHEDULED, CRON_RUNS)
             tables = {name: transaction.query(name).collect() for name in names}
-        ledger = Ledger(tables, Counter(self.traces.read_text().splitlines()), self.traces.read_text().splitlines())
+        ledger = Ledger(tables, self.traces.read_text().splitlines(), self.robbed)
         ledger.verify(self.tickets, self.canceled)
         return ledger

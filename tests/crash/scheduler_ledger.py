@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from evolute.errors import WorkerDied
 from evolute.scheduler.job_runner import INTERRUPTED
 from evolute.system.tables import CRON_RUNS, SCHEDULED
 
@@ -20,22 +21,27 @@ Row = dict[str, Any]
 ATTEMPTS_MAX = 4  # of `insist`
 FAILS = "it fails on purpose"
 POISON = "the worker process died 3 times while this job ran"
-UNCHANGED_CRONS = ("static", "dynamic", "outside", "blocking")
+BORN = "work.py:born"
 INTERVAL_MS = {"static": 1000, "dynamic": 2000, "outside": 1000, "blocking": 1000}
 
 
 class Ledger:
-    """What a data folder and the traces say. `verify` fails where they contradict each other; `ends` counts jobs."""
+    """What a data folder and the traces say. `verify` fails where they contradict each other.
 
-    def __init__(self, tables: Mapping[str, list[Row]], traces: Counter[str], lines: list[str]) -> None:
+    `robbed` are the servers that have lost a worker.
+    """
+
+    def __init__(self, tables: Mapping[str, list[Row]], traces: list[str], robbed: set[int]) -> None:
         self.ends: Counter[str] = Counter()
         self.cron_runs: Counter[str] = Counter()
         self.tickets = {row["name"]: row for row in tables["tickets"]}
-        self.jobs = {row["_id"]: row for row in tables[SCHEDULED]}
+        self.jobs = {row["_id"]: row for row in tables[SCHEDULED] if row["name"] != BORN}
+        self.born = [row for row in tables[SCHEDULED] if row["name"] == BORN]
         self.told = tables["told"]
-        self.traces = traces
-        self._lines = lines
-        self._counts = Counter(row["cron"] for row in tables["counts"])
+        self.traces = Counter(traces)
+        self._lines = traces
+        self._robbed = robbed
+        self._counts = Counter(row["what"] for row in tables["counts"])
         self._runs = tables[CRON_RUNS]
         self._owners = {row["job"]: row for row in tables["tickets"] if not row["kept"]}
         self._told_by_job: dict[str, list[Row]] = {}
@@ -57,6 +63,7 @@ class Ledger:
         assert set(self._told_by_job) <= set(self.jobs)
         for job in self.jobs.values():
             self._verify_job(job, self._owners[job["_id"]])
+        self._verify_born()
         for cron in {run["name"] for run in self._runs}:
             self._verify_cron(cron)
         self._verify_no_overlap()
@@ -108,7 +115,7 @@ class Ledger:
         if state["kind"] == "success":
             assert (runs, ran) == (1, 1), seen
         elif state["kind"] == "failed":
-            assert state["error"] == INTERRUPTED, seen
+            assert self._is_cut_short(state["error"]), seen
         has_child = f"{ticket['name']}/child" in self.tickets
         assert has_child <= (ticket["what"] == "spawn"), seen
         assert runs <= has_child <= ran or ticket["what"] != "spawn", seen
@@ -122,7 +129,24 @@ class Ledger:
             assert "error" not in attempts[-1], seen
         elif state["kind"] == "failed":
             assert len(attempts) == ATTEMPTS_MAX, seen
-            assert state["error"] == INTERRUPTED or FAILS in state["error"], seen
+            assert self._is_cut_short(state["error"]) or FAILS in state["error"], seen
+
+    def _is_cut_short(self, error: str) -> bool:
+        """By the death of the server, or of its worker."""
+        return error == INTERRUPTED or (bool(self._robbed) and error == str(WorkerDied()))
+
+    def _verify_born(self) -> None:
+        """What an action schedules is a commit of its own: one for each run, and each has had its effect."""
+        spawned = Counter(job["args"][0]["name"] for job in self.born)
+        for job in self.born:
+            ticket, kind = self.tickets[job["args"][0]["name"]], job["state"]["kind"]
+            parent, counted = self.jobs[ticket["job"]]["state"]["kind"], self._counts[f"born of {ticket['name']}"]
+            assert (kind, counted) == ("success", 1) or (kind, counted, parent) == ("canceled", 0, "canceled"), job
+            self.ends[f"born {kind}"] += 1
+        for ticket in self.tickets.values():
+            if ticket["what"] == "spawn":
+                number, ran = spawned[ticket["name"]], self.traces[ticket["name"]]
+                assert ticket["runs"] <= number <= ran, (ticket, number, ran)
 
     def _verify_told(self, job: Row, ticket: Row, seen: str) -> None:
         """Exactly once, of the end that the job has had, if its completion function can be run."""
@@ -146,7 +170,7 @@ class Ledger:
         if name in ("outside", "blocking"):
             assert ended["success"] <= done <= begun <= ended["success"] + ended["failed"], (name, ended, begun, done)
             errors = {run["status"]["error"] for run in records if run["status"]["kind"] == "failed"}
-            assert errors <= {INTERRUPTED}, (name, errors)
+            assert all(map(self._is_cut_short, errors)), (name, errors)
         else:
             assert (ended["success"], ended["failed"]) == (self._counts[name], 0), (name, ended, self._counts)
         if name in INTERVAL_MS:
@@ -156,13 +180,14 @@ class Ledger:
         return sum(line.startswith(f"cron {name} {what} ") for line in self._lines)
 
     def _verify_no_overlap(self) -> None:
-        """In one server, a run begins when the one before has ended; a server's death ends what it runs."""
+        """In one server, a run begins when the one before has ended, unless the server has lost a worker."""
         running: dict[str, str] = {}
         for line in self._lines:
             if line.startswith("cron "):
                 _, cron, what, server = line.split()
                 if what == "begins":
-                    assert running.get(cron) != server, f"runs of {cron} overlap in server {server}"
+                    overlaps = running.get(cron) == server and int(server) not in self._robbed
+                    assert not overlaps, f"runs of {cron} overlap in server {server}"
                     running[cron] = server
                 else:
                     assert running.pop(cron) == server, line

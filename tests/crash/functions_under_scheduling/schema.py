@@ -39,9 +39,9 @@ class Told(Document):
 
 
 class Count(Document):
-    """A run of a cron's mutation."""
+    """A run of a cron's mutation, or of what an action has scheduled."""
 
-    cron: str
+    what: str
 
 
 schema = define_schema(

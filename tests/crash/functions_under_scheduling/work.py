@@ -84,10 +84,16 @@ async def insist(ctx: ActionCtx, name: str, file: str) -> str:
 
 @internal_action
 async def spawn(ctx: ActionCtx, name: str, file: str) -> str:
-    """Schedules a job that is its child."""
+    """Schedules two jobs that are its children, each in a commit of its own."""
     leave_trace(file, name)
+    await ctx.scheduler.run_after(0, "work:born", name=name)
     await ctx.run_mutation("tickets:ask", name=f"{name}/child", what="tick", delay_ms=0.0)
     return await ctx.run_mutation(tick, name=name)
+
+
+@internal_mutation
+def born(ctx: MutationCtx, name: str) -> None:
+    ctx.db.insert("counts", {"what": f"born of {name}"})
 
 
 @internal_mutation
@@ -107,7 +113,7 @@ def write_down(ctx: MutationCtx, job: JobOutcome) -> None:
 
 @internal_mutation
 def count(ctx: MutationCtx, cron: str) -> None:
-    ctx.db.insert("counts", {"cron": cron})
+    ctx.db.insert("counts", {"what": cron})
 
 
 @internal_action
