@@ -67,6 +67,10 @@ class Overloaded(Retry):
     code = "Overloaded"
 
 
+class Overtaken(Retry):
+    """A batch was sent behind a request that runs long, and may still be run there. Its calls are run one by one."""
+
+
 class Contended(Retry):
     """The data of this call changed in each of its runs, and run alone it did not end within serial_ms_max."""
 

@@ -13,10 +13,28 @@ AFTER_VALIDATION = "after_validation"
 AFTER_PUTS = "after_puts"
 AFTER_COMMIT = "after_commit"
 AFTER_PUBLICATION = "after_publication"
+
+AFTER_LOOK = "after_look"  # due jobs have been read, and none has begun
 AFTER_IN_PROGRESS = "after_in_progress"
 AFTER_ACTION_EFFECT = "after_action_effect"
+AFTER_PUT_OFF = "after_put_off"  # an attempt has failed, and the next is on record
+AFTER_DEATH = "after_death"  # a job has cost a worker, and that is on record
+AFTER_COMPLETION_FAILED = "after_completion_failed"  # its job has yet to end without it
+AFTER_JOB_END = "after_job_end"
+AFTER_CRON_END = "after_cron_end"  # a run is on record, and the next one's time
 
-ALL = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION, AFTER_IN_PROGRESS, AFTER_ACTION_EFFECT)
+COMMITTER = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION)
+SCHEDULER = (
+    AFTER_LOOK,
+    AFTER_IN_PROGRESS,
+    AFTER_ACTION_EFFECT,
+    AFTER_PUT_OFF,
+    AFTER_DEATH,
+    AFTER_COMPLETION_FAILED,
+    AFTER_JOB_END,
+    AFTER_CRON_END,
+)
+ALL = COMMITTER + SCHEDULER
 
 _armed: str | None = None
 _hits_left = 0

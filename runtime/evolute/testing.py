@@ -88,7 +88,9 @@ class LocalRunners:
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="evolute-function")
         self._ids = itertools.count(1)
 
-    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def run(
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         request = self._request(kind, calls)
 
         def on_thread() -> FunctionOutcome:

@@ -16,9 +16,12 @@ from evolute_client.async_client import Client
 from evolute_client.errors import FunctionError
 from tests.end_to_end.backend_under_test import DIES, QUICK, BackendUnderTest, Deaths
 from tests.end_to_end.server_process import ServerProcess
+from tests.unit.function_store import call
 
 NEIGHBOURS = """
 import asyncio
+import os
+import time
 
 @query
 def notes(ctx: QueryCtx) -> int:
@@ -27,6 +30,11 @@ def notes(ctx: QueryCtx) -> int:
 @query
 def ping(ctx: QueryCtx, n: int) -> int:
     return n
+
+@query
+def wait_for(ctx: QueryCtx, gate: str) -> None:
+    while not os.path.exists(gate):
+        time.sleep(0.02)
 
 @mutation
 def note(ctx: MutationCtx) -> None:
@@ -250,6 +258,66 @@ def test_the_second_death_is_its_error(tmp_path: Path, kind: str) -> None:
     asyncio.run(scenario())
 
 
+def test_who_was_sent_behind_a_long_request_costs_no_third_worker(tmp_path: Path) -> None:
+    """It is run elsewhere first, and the worker that holds it still runs it afterwards."""
+
+    async def scenario() -> None:
+        deaths, gate = Deaths(tmp_path / "deaths", 3), tmp_path / "gate"
+        limits = replace(QUICK, query_user_ms_max=12_000)  # late after 3 s
+        async with BackendUnderTest(tmp_path, SOURCES, limits) as served:
+            pool = served.backend.pool
+            long = asyncio.create_task(served.query("n:wait_for", gate=str(gate)))
+            short = asyncio.create_task(served.query("n:ping", n=1))  # to the other worker
+            killer = asyncio.create_task(served.error("crashes:in_query", "query", pipe=deaths.path))
+            await short
+            await served.wait_deaths(1)
+            await asyncio.wait({killer}, timeout=4)  # for as long as it takes to be late once more
+            gate.touch()
+            assert (await long, (await killer).code) == (None, FunctionCrashed.code)
+            while pool.statistics().running:  # noqa: ASYNC110 - the pool has no event for it
+                await asyncio.sleep(0.01)
+            assert pool.statistics().deaths == 2
+        deaths.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_behind_a_long_request_is_run_elsewhere(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        gate = tmp_path / "gate"
+        limits = replace(QUICK, query_user_ms_max=12_000)  # late after 3 s
+        async with BackendUnderTest(tmp_path, SOURCES, limits) as served:
+            long = asyncio.create_task(served.query("n:wait_for", gate=str(gate)))
+            short = asyncio.create_task(served.query("n:ping", n=1))  # to the other worker
+            calls = [call("n:ping", "query", n=n) for n in (2, 3)]
+            await asyncio.sleep(0)
+            _, results = await served.backend.executor.queries_at(calls, [], at_least_ts=0)
+            assert [results[one].value for one in calls] == [b"2", b"3"]
+            assert not long.done()
+            gate.touch()
+            assert (await short, await long) == (1, None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_a_batch_too_the_second_death_is_the_error_of_the_killer_alone(tmp_path: Path, first: int) -> None:
+    async def scenario() -> None:
+        deaths = Deaths(tmp_path / "deaths", 3)
+        async with BackendUnderTest(tmp_path, SOURCES) as served:
+            killer, ping = call("crashes:in_query", "query", pipe=deaths.path), call("n:ping", "query", n=5)
+            calls = [killer, ping] if first == 0 else [ping, killer]
+            _, results = await served.backend.executor.queries_at(calls, [], at_least_ts=0)
+            error = results[killer].error
+            assert error is not None
+            assert error.message == "crashes:in_query: the worker process died while this function ran, twice"
+            assert results[ping].value == b"5"
+            assert served.backend.pool.statistics().deaths == 2
+        deaths.close()
+
+    asyncio.run(scenario())
+
+
 def test_an_action_whose_worker_dies_is_not_run_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         trace = tmp_path / "trace"
@@ -282,14 +350,19 @@ def test_poison_jobs_end_failed_and_do_not_come_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with BackendUnderTest(tmp_path, SOURCES) as served:
             await served.mutate("crashes:schedule_poison")
-            async with asyncio.timeout(20):
-                await served.backend.scheduler.wait_idle()
             crashed, timed_out = await served.query("n:jobs")
+            async with asyncio.timeout(20):
+                while "pending" in (crashed["kind"], timed_out["kind"]):  # it rests between its deaths
+                    await asyncio.sleep(0.05)
+                    crashed, timed_out = await served.query("n:jobs")
             assert (crashed["kind"], timed_out["kind"]) == ("failed", "failed")
-            assert crashed["error"].endswith("the worker process died while this function ran, twice")
+            assert crashed["error"] == (
+                "crashes:poison: the worker process died 3 times while this job ran, and it is not run again "
+                "(the setting is job_worker_deaths_max)"
+            )
             assert "the setting is mutation_user_ms_max" in timed_out["error"]
             assert await served.query("n:notes") == 0
-            assert served.backend.pool.statistics().deaths == 2
+            assert served.backend.pool.statistics().deaths == 3
             assert served.backend.scheduler.running == 0
 
     asyncio.run(scenario())

@@ -117,7 +117,9 @@ class Runners:
         self.runs: list[str] = []
         self._seeds = 0
 
-    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def run(
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         for call in calls:
             await self._pass(self.before, call)
         with self._database.snapshot() as snapshot:
@@ -643,9 +645,11 @@ def test_a_query_that_no_worker_could_begin_is_tried_again() -> None:
             left = [Overloaded("no place in the readers' table"), MemoryError()]
             run_well = made.runners.run
 
-            async def run_badly(kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+            async def run_badly(
+                kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+            ) -> FunctionOutcome:
                 if not left:
-                    return await run_well(kind, calls, urgent=urgent)
+                    return await run_well(kind, calls, urgent=urgent, deaths=deaths)
                 request = FunctionRequest(0, kind, "", calls, 0, b"")
                 return unanswerable(request, left.pop(), "functions", made.host.limits)
 

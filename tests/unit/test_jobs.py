@@ -250,7 +250,9 @@ def test_the_child_of_a_canceled_parent_is_canceled_from_the_start(store: OpenSt
     child = scheduled(store, parent_job=parent)
     assert row(store, child)["state"] == {"kind": "canceled"}
     assert "completedTime" in row(store, child)
-    assert [job.id for job in due(store, 1).jobs] == [before]
+    assert [job.id for job in due(store, 1, skip=frozenset({parent})).jobs] == [
+        before
+    ]  # its own end is still to be recorded
     done = scheduled(store)
     store.run(lambda transaction: succeed(transaction, done, 1.0))
     assert row(store, scheduled(store, parent_job=done))["state"] == {"kind": "pending"}

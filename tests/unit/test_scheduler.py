@@ -188,12 +188,14 @@ def fail_runs(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch, *faults: E
     runners, left, times = backend._runners, list(faults), list[int]()
     run = runners.run
 
-    async def failing(kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def failing(
+        kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         if kind == "mutation" and calls[0].job is not None:
             times.append(backend.clock.now_ns())
             if left:
                 raise left.pop(0)
-        return await run(kind, calls, urgent=urgent)
+        return await run(kind, calls, urgent=urgent, deaths=deaths)
 
     monkeypatch.setattr(runners, "run", failing)
     return times

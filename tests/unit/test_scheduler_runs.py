@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evolute import ActionCtx, ConvexError, Id, JobOutcome, MutationCtx, QueryCtx, Retry, action, mutation, query
+from evolute.database.transaction import Transaction
 from evolute.errors import Overloaded, StorageFailed
 from evolute.execution.request import Call, FunctionOutcome
 from evolute.limits import Limits
@@ -380,18 +381,57 @@ def restarted(one: LocalBackend) -> Scheduler:
     return one._wait(start())
 
 
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_deaths_that_a_crash_of_the_server_came_after_count(one: LocalBackend, deaths: int) -> None:
+    """It has its last chance without its completion function, and after that none."""
+    job = one.mutation(plan, target="touch", delay=5, options={"on_complete": "test_scheduler_runs:told"})
+    system(one, lambda transaction: transaction.patch(job, {"_deaths": deaths}))
+    one.advance(seconds=1)
+    row = the_job(one)
+    counters, tellings = one.query(rows, table="counters"), one.query(rows, table="told")
+    if deaths == 2:
+        assert (row["state"]["kind"], [counter["n"] for counter in counters], tellings) == ("success", [1], [])
+        assert "the worker process died while it and test_scheduler_runs:told ran" in row["completionError"]
+    else:
+        assert (row["state"]["kind"], counters) == ("failed", [])
+        assert "the worker process died 3 times while this job ran" in row["state"]["error"]
+        assert [telling["error"] for telling in tellings] == [row["state"]["error"]]
+
+
+def test_an_interrupted_attempt_is_on_record_though_the_server_ended_first(one: LocalBackend) -> None:
+    job = one.mutation(plan, target="flaky", delay=5, args={"fault": "value", "failures": 0})
+
+    def leave_interrupted(transaction: Transaction) -> None:
+        job_table.mark_in_progress(transaction, job)
+        job_table.cancel(transaction, job)
+        assert "completedTime" not in (transaction.get(job) or {})
+
+    system(one, leave_interrupted)
+    one.run_due()
+    row = the_job(one)
+    assert (row["state"], len(row["attempts"])) == ({"kind": "canceled"}, 1)
+    assert (
+        row["attempts"][0]["error"] == "The action was cancelled, and the server ended before it had been interrupted."
+    )
+    assert "completedTime" in row
+    assert not {"_due", "_pool", "_started"} & set(stored(one, job))
+
+
 # --- faults that are not the function's -------------------------------------------------------------------------------
 
 
 def test_s18_a_job_that_could_not_be_run_stays_pending_and_is_run_again(one: LocalBackend) -> None:
     run, refusals = one._runners.run, 3
 
-    async def refusing(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def refusing(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0) -> FunctionOutcome:
         nonlocal refusals
         if calls[0].job is not None and refusals:
             refusals -= 1
             raise Overloaded("no room") if refusals else StorageFailed("no disk")
-        return await run(kind, calls, urgent=urgent)
+        return await run(kind, calls, urgent=urgent, deaths=deaths)
 
     one._runners.run = refusing  # type: ignore[method-assign]
     one.mutation(plan, target="touch")

@@ -36,6 +36,7 @@ from evolute.errors import (
     FunctionTimedOut,
     LimitReached,
     OutOfRetention,
+    Overtaken,
     WorkerDied,
     WrongDeployment,
 )
@@ -75,7 +76,9 @@ class Runners(Protocol):
     @property
     def report(self) -> RegistryReport: ...
 
-    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome: ...
+    async def run(
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome: ...
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome: ...
 
@@ -303,10 +306,12 @@ class Executor:
         outcome = Outcome(result.value, result.error, result.log_lines, ts)
         return _Attempt(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
 
-    async def _run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def _run(
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         """One run, on a snapshot that the log has published and with the code that belongs to it."""
         for _ in range(_REFUSALS_MAX):
-            outcome = await self._runners.run(kind, calls, urgent=urgent)
+            outcome = await self._runners.run(kind, calls, urgent=urgent, deaths=deaths)
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
             await self._database.log.wait_published(outcome.begin_ts)
@@ -331,19 +336,19 @@ class Executor:
         return batch
 
     async def _run_batch(self, calls: tuple[Call, ...]) -> QueryBatch:
-        """Runs the calls in one snapshot. If one of them kills its worker, it alone fails."""
+        """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself."""
         try:
             ran = await self._run("queries", calls)
             return QueryBatch(ran.begin_ts, ran.results)
-        except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
-            failure = error
+        except (FunctionTimedOut, FunctionCrashed, LimitReached, Overtaken) as error:
+            failure = None if isinstance(error, Overtaken) else error
         killers: dict[Call, CallResult] = {}
         for call in calls if len(calls) > 1 else ():
             try:
-                await self._run("queries", (call,))
+                await self._run("queries", (call,), deaths=1)
             except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
                 killers[call] = self._crashed(error)
-        if not killers:  # it is one call, or what each of them can do alone they cannot do together
+        if not killers and failure is not None:  # it is one call, or they can do together not what each can do alone
             return QueryBatch(self._database.log.published_ts, (self._crashed(failure),) * len(calls))
         well = tuple(call for call in calls if call not in killers)
         batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())

@@ -6,8 +6,8 @@
         blocking lane      one per worker, as many workers as calls run; see `blocking_lane`
 
 A request is lent the worker that has the least to do; those that were sent behind one that runs long are run elsewhere
-as well, and the first outcome counts. If that worker dies, the request that was running is run once
-more; a second death is its error. The others go back to the head of the queue, unharmed. An action is never run again.
+as well, and the first outcome counts. If a worker dies, the request that was running is run once more; a second death
+is its error. The others go back to the head of the queue, unharmed. An action is never run again.
 
 Publishing new code starts a new generation beside the old one; `activate` switches in one event-loop turn, and the old
 generation finishes what it holds and ends.
@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from evolute.clock import Clock
-from evolute.errors import Overloaded, ShuttingDown
+from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.generation import Generation
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
@@ -175,13 +175,15 @@ class Pool:
 
     # --- Running ---------------------------------------------------------------------------------------------------
 
-    async def run(self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False) -> FunctionOutcome:
+    async def run(
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         """Runs a batch of queries or a mutation. `urgent` goes before everything that waits.
 
-        Raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two workers died of it (or one, of a
-        batch: then each call should be run by itself), Overloaded, ShuttingDown.
+        Raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two died of it, `deaths` of them
+        before, Overloaded, ShuttingDown. A batch raises FunctionCrashed for one death, and Overtaken: run each alone.
         """
-        return await self._enqueue(Pending(kind, calls, self._new_future()), urgent=urgent)
+        return await self._enqueue(Pending(kind, calls, self._new_future(), deaths=deaths), urgent=urgent)
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
@@ -271,9 +273,16 @@ class Pool:
         return min(able, key=lambda worker: len(worker.pending) + (0 if nested else worker.rooms), default=None)
 
     def _overtake(self, worker: WorkerProcess) -> None:
-        """What was sent behind a request that runs long gets a second place, at the head of the queue."""
+        """What was sent behind a request that runs long gets a second place, at the head of the queue.
+
+        It runs in the first as well: so who has cost a worker gets none, or might cost a third; nor do jobs.
+        """
         for pending in reversed(list(worker.pending.values())[1:]):
-            if pending.places == 1 and not pending.future.done():
+            if pending.places > 1 or pending.deaths or pending.future.done():
+                continue
+            if len(pending.calls) > 1:
+                pending.future.set_exception(Overtaken())
+            elif runs_again(pending):
                 pending.places += 1
                 self._queues[worker.lane].appendleft(pending)
         self._dispatch(worker.lane)

@@ -230,6 +230,7 @@ class CronLoop:
         if outcome.error is not None:
             await self._end(cron, outcome, started_ns)
         else:
+            failpoints.hit(failpoints.AFTER_CRON_END)
             skipped = await self._executor.run_system(lambda transaction: crons.skipped_since(transaction, cron.due))
             self._tell_skipped(cron, skipped.value)
 
@@ -271,6 +272,7 @@ class CronLoop:
         error = None if outcome.error is None else outcome.error.message
         run = Run(outcome.value, error, outcome.log_lines, max(0, now_ns - started_ns) / NS_PER_MS, now_ns)
         skipped = await self._executor.run_system(lambda transaction: crons.end(transaction, cron.due, run))
+        failpoints.hit(failpoints.AFTER_CRON_END)
         self._tell_skipped(cron, skipped.value)
 
     def _tell_skipped(self, cron: Cron, skipped: int) -> None:

@@ -104,32 +104,39 @@ class JobRunner:
     # --- Mutations ----------------------------------------------------------------------------------------------------
 
     async def _run_mutation(self, job: Job) -> RunEnd:
-        ending: Ending | None = None
-        while True:
+        """Its deaths are on record, so that no crash of the server gives it more of them."""
+        deaths, ending = job.deaths, self._last_chance(job, job.deaths)
+        while deaths < self._limits.job_worker_deaths_max:
             call = Call(job.path, job.arguments, kind="mutation", public_only=False, job=job.id, ending=ending)
             outcome = await self._executor.mutate(call)
             error = outcome.error
             if error is None:
+                failpoints.hit(failpoints.AFTER_JOB_END)
                 return "success"
             if error.code == COMPLETION_FAILED and ending is None:
+                failpoints.hit(failpoints.AFTER_COMPLETION_FAILED)
                 ending = Ending("success", untold=error.message)  # once more, and without the completion function
                 continue
-            text = error.message
-            if error.code == FunctionCrashed.code:
-                deaths = await self._count_death(job)
-                if job.on_complete is not None and deaths == self._limits.job_worker_deaths_max - 1:
-                    # The last chance is the job's alone: the completion function may be what kills.
-                    ending = Ending("success", untold=error.message)
-                if deaths < self._limits.job_worker_deaths_max:
-                    await self._back_off(job, deaths, error.message)
-                    continue
-                text = self._poison_text(job, deaths)
-            return await self._end(job, Ending("failed", None, text))
+            if error.code != FunctionCrashed.code:
+                return await self._end(job, Ending("failed", None, error.message))
+            deaths = await self._persistently(job, lambda: self._count_death(job))
+            ending = self._last_chance(job, deaths) or ending
+            if deaths < self._limits.job_worker_deaths_max:
+                await self._back_off(job, deaths, error.message)
+        poisoned = Ending("failed", None, self._poison_text(job, deaths))
+        return await self._persistently(job, lambda: self._end(job, poisoned))
+
+    def _last_chance(self, job: Job, deaths: int) -> Ending | None:
+        """The last run is the job's alone, if it has killed before: the completion function may be what kills."""
+        if job.on_complete is None or not 0 < deaths == self._limits.job_worker_deaths_max - 1:
+            return None
+        return Ending("success", untold=f"{job.path}: the worker process died while it and {job.on_complete} ran")
 
     async def _count_death(self, job: Job) -> int:
         counted = await self._executor.run_system(lambda transaction: job_endings.count_death(transaction, job.id))
         if counted.value is None:
             raise JobChanged
+        failpoints.hit(failpoints.AFTER_DEATH)
         return counted.value
 
     def _poison_text(self, job: Job, deaths: int) -> str:
@@ -244,6 +251,7 @@ class JobRunner:
                     lambda transaction: job_endings.try_later(transaction, job.id, text, policy, died=died)
                 )
                 if put_off.value is None:
+                    failpoints.hit(failpoints.AFTER_PUT_OFF)
                     return "again"
                 note = put_off.value
         return await self._end(job, Ending("failed", None, f"{error.message}\n{note}" if note else error.message))
@@ -257,13 +265,16 @@ class JobRunner:
             call = Call(job.on_complete, b"{}", kind="mutation", public_only=False, job=job.id, ending=ending)
             outcome = await self._executor.mutate(call)
             if outcome.error is None:
+                failpoints.hit(failpoints.AFTER_JOB_END)
                 return ending.kind
+            failpoints.hit(failpoints.AFTER_COMPLETION_FAILED)
             untold = outcome.error.message
         ended = await self._executor.run_system(
             lambda transaction: job_endings.settle(transaction, job.id, ending, untold=untold)
         )
         if ended.value is None:
             raise JobChanged
+        failpoints.hit(failpoints.AFTER_JOB_END)
         return ending.kind
 
     async def _find(self, job_id: str) -> Job | None:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from evolute import failpoints
 from evolute.clock import NS_PER_MS, Clock
 from evolute.database.interval import Interval
 from evolute.database.subscriptions import Subscriptions, Token
@@ -171,6 +172,8 @@ class Scheduler:
         for pool, found in look.value.found.items():
             self._room(pool).has_more = found.left_over is not None
         taken = [job for found in look.value.found.values() for job in found.jobs]
+        if taken:
+            failpoints.hit(failpoints.AFTER_LOOK)
         for job in sorted(taken, key=lambda job: job.turn_ns):  # stable: each pool's are in the order of scheduling
             self._start(job)
         for pool in (*look.value.full, *look.value.found):

@@ -21,6 +21,7 @@ from evolute.values.value import UNSET, Int64, Value
 
 ATTEMPT_ERROR_CHARACTERS_MAX: Final = 2000
 ATTEMPTS_KEPT_MAX: Final = 100
+LOST: Final = "The action was cancelled, and the server ended before it had been interrupted."
 KEY_TAKEN: Final = "It is not tried again, because a newer job has its key."
 
 EndKind: TypeAlias = Literal["success", "failed", "canceled"]
@@ -147,5 +148,5 @@ def _attempts(row: Row, ending: Ending) -> list[dict[str, Any]]:
         return attempts
     attempt: dict[str, Any] = {"startedTime": started_ms}
     if ending.kind != SUCCESS:
-        attempt["error"] = (ending.error or "")[:ATTEMPT_ERROR_CHARACTERS_MAX]
+        attempt["error"] = (ending.error or LOST)[:ATTEMPT_ERROR_CHARACTERS_MAX]
     return [*attempts, attempt][-ATTEMPTS_KEPT_MAX:]

@@ -8,7 +8,8 @@
 
 A row is written by the transaction that schedules, so a job exists if and only if that commits. `_pool` and `_due` are
 there as long as there is something left to do for it, and `_due` 0 says "due now": then no clock decides about its turn
-(semantics A5 to A13). A canceled job is one to do if its completion function has still to be told.
+(semantics A5 to A13). A canceled job is one to do if its completion function has still to be told, or if its action has
+not been interrupted yet.
 
 `_mark` is the key of a pending job that has one, which is a string, and the time at which a failed job failed, which is
 a number: one index serves both.
@@ -76,7 +77,7 @@ class Job:
     """A job with something left to do. `arguments` is the canonical JSON of one object.
 
     `turn_ns` orders the jobs that are due. `state` is "pending", "inProgress" or, if only its completion function has
-    to be told, "canceled".
+    to be told, "canceled". `deaths` counts the workers that it has killed.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Job:
     pool: str = DEFAULT_POOL
     retry: Mapping[str, Any] | None = None
     on_complete: str | None = None
+    deaths: int = 0
 
     @property
     def in_progress(self) -> bool:
@@ -144,7 +146,8 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
     """A pending job will not run, a running action is interrupted; what has ended, or is gone, stays so.
 
     The completion function of the job is another function's code, and is not run in the transaction of the one that
-    cancels: the row stays with the scheduler, which runs it next, exactly once. `own_job` is the job on whose behalf
+    cancels: the row stays with the scheduler, which runs it next, exactly once. So does that of a running action, until
+    its end is on record. `own_job` is the job on whose behalf
     this is asked for. Raises InvalidSchedule if it is this one; InvalidId.
     """
     if own_job is not None and job_id == own_job:
@@ -157,8 +160,9 @@ def cancel(transaction: Transaction, job_id: str, *, own_job: str | None = None)
 
 def _cancel(transaction: Transaction, row: Row) -> None:
     changes: dict[str, object] = {"state": {"kind": CANCELED}, "_mark": UNSET}
-    if options_of(row).get("onComplete") is not None:
-        changes["_due"] = Int64(transaction.now_ns)  # its turn to be told is by now, whenever it was due
+    if options_of(row).get("onComplete") is not None or row["state"]["kind"] == IN_PROGRESS:
+        # Somebody has to be told, or the attempt that is interrupted to be put on record: its turn is by now.
+        changes["_due"] = Int64(transaction.now_ns)
     else:
         changes |= {"completedTime": transaction.now_ns / NS_PER_MS, "_due": UNSET, "_pool": UNSET}
     with transaction.uncounted():
@@ -333,6 +337,7 @@ def job_of(transaction: Transaction, row: Row) -> Job:
         pool=row["_pool"],
         retry=options.get("retry"),
         on_complete=options.get("onComplete"),
+        deaths=int(row.get("_deaths", 0)),
     )
 
 
