@@ -325,21 +325,26 @@ def _clean_of(name: str, content: str | None) -> object:
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
-def _unwrapped(tree: object, leaf: Callable[[str, str | None], object]) -> Value:
-    """A canonical tree with each `$` wrapper replaced by `leaf(name, content)`."""
-
-    def node(tree: object) -> object:
-        if type(tree) is dict:
-            if len(tree) == 1:
-                ((name, content),) = tree.items()
-                if name.startswith("$"):
-                    return leaf(name, content)
-            return {name: item if type(item) is str else node(item) for name, item in tree.items()}
-        if type(tree) is list:
-            return [node(item) for item in tree]
-        return tree
-
-    return cast(Value, node(tree))
+def _unwrapped(tree: Value, leaf: Callable[[str, str | None], object]) -> Value:
+    """A canonical tree with each `$` wrapper replaced by `leaf(name, content)`, where it stands: nobody else has it."""
+    kind = type(tree)
+    if kind is dict:
+        fields = cast("dict[str, Any]", tree)
+        if len(fields) == 1:
+            ((name, content),) = fields.items()
+            if name.startswith("$"):
+                return cast(Value, leaf(name, content))
+        for name, item in fields.items():
+            kind = type(item)
+            if kind is dict or kind is list:
+                fields[name] = _unwrapped(item, leaf)  # the names stay, so the walk goes on
+    elif kind is list:
+        items = cast("list[Any]", tree)
+        for position, item in enumerate(items):
+            kind = type(item)
+            if kind is dict or kind is list:
+                items[position] = _unwrapped(item, leaf)
+    return tree
 
 
 def _pointed(tree: object) -> object:
