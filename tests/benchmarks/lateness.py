@@ -1,4 +1,4 @@
-"""How late jobs are: many that do nothing, each due at a random time of its own, on a server that has nothing else to do.
+"""How late jobs are: many that do nothing, each due at a random time, on a server that has nothing else to do.
 
 A job's lateness runs from its time to the end of its function, as its row says it, so that it holds the run as well.
 

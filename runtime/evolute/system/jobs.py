@@ -242,7 +242,9 @@ def begin(transaction: Transaction, job_id: str) -> bool:
     row = read(transaction, job_id)
     if row is None or row["state"]["kind"] != PENDING:
         return False
-    transaction.deferred.defer(document_key(*decode_id(job_id)), SCHEDULED_NUMBER, lambda: _put_begun(transaction, job_id))
+    transaction.deferred.defer(
+        document_key(*decode_id(job_id)), SCHEDULED_NUMBER, lambda: _put_begun(transaction, job_id)
+    )
     return True
 
 

@@ -37,6 +37,6 @@ measure(
     apscheduler_job.counter,
     enqueue=enqueue,
     start=scheduler.resume,
-    settings=f"SQLAlchemy on SQLite, rollback journal, synchronous FULL, {WORKERS} threads; a job is deleted when it is started",
+    settings=f"SQLAlchemy on SQLite, rollback journal, synchronous FULL, {WORKERS} threads; deleted as it starts",
 )
 os._exit(0)

@@ -48,6 +48,6 @@ measure(
     counter,
     enqueue=enqueue,
     start=start,
-    settings=f"PostgreSQL, fsync and synchronous_commit on; enqueued 250 at a time, {CONCURRENCY} at once in one process",
+    settings=f"PostgreSQL, synchronous_commit on; enqueued 250 at a time, {CONCURRENCY} at once in one process",
 )
 os._exit(0)
