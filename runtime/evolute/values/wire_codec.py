@@ -104,8 +104,8 @@ def canonical(tree: object, *, depth_max: int = _DEPTH_MAX) -> bytes:
 
 def decode_canonical(data: bytes) -> Value:
     """The value of bytes that `encode` or `canonical` made; they are trusted, not checked."""
-    tree: Value = orjson.loads(data)
-    return _unwrapped(tree, _value_of) if b'"$' in data else tree
+    tree: Any = orjson.loads(data)
+    return cast(Value, _unwrapped(tree, _value_of) if b'"$' in data else tree)
 
 
 def clean(data: bytes) -> bytes:
@@ -325,25 +325,18 @@ def _clean_of(name: str, content: str | None) -> object:
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
-def _unwrapped(tree: Value, leaf: Callable[[str, str | None], object]) -> Value:
+def _unwrapped(tree: Any, leaf: Callable[[str, str | None], object]) -> Any:
     """A canonical tree with each `$` wrapper replaced by `leaf(name, content)`, where it stands: nobody else has it."""
-    kind = type(tree)
-    if kind is dict:
-        fields = cast("dict[str, Any]", tree)
-        if len(fields) == 1:
-            ((name, content),) = fields.items()
+    if type(tree) is dict:
+        if len(tree) == 1:
+            ((name, content),) = tree.items()
             if name.startswith("$"):
-                return cast(Value, leaf(name, content))
-        for name, item in fields.items():
-            kind = type(item)
-            if kind is dict or kind is list:
-                fields[name] = _unwrapped(item, leaf)  # the names stay, so the walk goes on
-    elif kind is list:
-        items = cast("list[Any]", tree)
-        for position, item in enumerate(items):
-            kind = type(item)
-            if kind is dict or kind is list:
-                items[position] = _unwrapped(item, leaf)
+                return leaf(name, content)
+        for name, item in tree.items():
+            if type(item) is dict or type(item) is list:
+                tree[name] = _unwrapped(item, leaf)  # the names stay, so the walk goes on
+    elif type(tree) is list:
+        tree[:] = [_unwrapped(item, leaf) for item in tree]
     return tree
 
 
