@@ -3,7 +3,10 @@
 They are enqueued by a few mutations and come due together a little later, so that enqueueing and draining are measured
 apart. A job has ended with the commit that says so; the last one's time is read from its row.
 
-uv run python -m tests.benchmarks.scheduled
+With `--peers` other schedulers are measured by the same jobs in the same invocation: peers/run.py. Here every job is
+durable: LMDB's own synchronous commits, which many jobs share, and a job's end is in the commit of its effects.
+
+uv run python -m tests.benchmarks.scheduled --peers
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import time
 
 from tests.benchmarks.measures import Figures, arguments_of, benchmark_server, cpu_times, show
+from tests.benchmarks.peers.run import PACKAGES, peer_figures
 from tests.benchmarks.sync_socket import SyncSocket
 from tests.end_to_end.server_process import ServerProcess
 
@@ -81,9 +85,12 @@ def main() -> None:
     parser = arguments_of("Drains scheduled mutations that do nothing.")
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--enqueue-seconds", type=float, default=6.0, help="when the jobs come due")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PACKAGES), metavar="PEER", help="all, or those named")
     options = parser.parse_args()
     with benchmark_server(options) as server:
         figures = measure(server, options)
+    if options.peers is not None:
+        figures |= peer_figures(options.peers or list(PACKAGES), options.jobs)
     show(f"scheduled mutations, {options.jobs} due at once", figures, as_json=options.json)
 
 

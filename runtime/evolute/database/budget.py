@@ -9,8 +9,6 @@ their caller's budget; the writes of a nested mutation that was rolled back are 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from evolute.errors import LimitReached
@@ -74,15 +72,9 @@ class Budget:
             text = f"{maximum // MIB} MiB" if maximum % MIB == 0 else f"{maximum} bytes"
             self._refuse("bytes written", text, "bytes_written_max")
 
-    @contextmanager
-    def uncounted(self) -> Iterator[None]:
+    def uncounted(self) -> Uncounted:
         """What is read meanwhile is not counted: the runtime's own rows, whose number and size have other bounds."""
-        before = self.documents_read, self.bytes_read, self._documents_read_max, self._bytes_read_max
-        self._documents_read_max = self._bytes_read_max = sys.maxsize
-        try:
-            yield
-        finally:
-            self.documents_read, self.bytes_read, self._documents_read_max, self._bytes_read_max = before
+        return Uncounted(self)
 
     def written(self) -> WriteCounts:
         return WriteCounts(self.documents_written, self.bytes_written)
@@ -100,3 +92,21 @@ class Budget:
         text = f"Too many {what} in a single function execution (limit: {limit})"
         text += f". {advice} The setting is `{setting}`." if advice else f". The setting is `{setting}`."
         raise self.exceed(LimitReached(text))
+
+
+class Uncounted:
+    """While inside, the budget has no end; then it is what it was before. Made for every look at a job."""
+
+    __slots__ = ("_before", "_budget")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def __enter__(self) -> None:
+        budget = self._budget
+        self._before = budget.documents_read, budget.bytes_read, budget._documents_read_max, budget._bytes_read_max
+        budget._documents_read_max = budget._bytes_read_max = sys.maxsize
+
+    def __exit__(self, *_: object) -> None:
+        budget = self._budget
+        budget.documents_read, budget.bytes_read, budget._documents_read_max, budget._bytes_read_max = self._before

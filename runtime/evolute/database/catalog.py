@@ -22,6 +22,8 @@ CREATION_TIME = "_creationTime"
 
 PARSED_DEFINITIONS_MAX = 10_000
 
+_UNDEFINED_BYTES = encode_component(UNDEFINED)
+
 
 @dataclass(frozen=True)
 class IndexEntry:
@@ -33,17 +35,28 @@ class IndexEntry:
     key_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The fields of the key: those declared, then `_creationTime`."""
     paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    _own_paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    """Those of the declared fields."""
     _prefix: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key_fields", (*self.fields, CREATION_TIME))
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in self.key_fields))
+        object.__setattr__(self, "_own_paths", self.paths[:-1])
         object.__setattr__(self, "_prefix", index_prefix(self.id))
 
     def key_of(self, document: Mapping[str, Value], internal_id: bytes) -> bytes:
         """The key of this document's entry. `document` has its system fields."""
-        components = [encode_component(value_at(document, path)) for path in self.paths]
-        return b"".join((self._prefix, *components, internal_id))
+        return self._key(document, encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id)
+
+    def _key(self, document: Mapping[str, Value], end: bytes) -> bytes:
+        """`end` is what the keys of all of the document's entries end with: its creation time and its internal id."""
+        parts = [self._prefix]
+        for path in self._own_paths:
+            value = document.get(path[0], UNDEFINED) if len(path) == 1 else value_at(document, path)
+            parts.append(_UNDEFINED_BYTES if value is UNDEFINED else encode_component(value))
+        parts.append(end)
+        return b"".join(parts)
 
     def range_of(self, values: Collection[object]) -> tuple[bytes, bytes]:
         """The interval (start, end) of the entries whose first fields have these values."""
@@ -83,7 +96,8 @@ class TableDefinition:
 
         Raises LimitReached for one longer than `key_bytes_max`, which is for documents that are not stored yet.
         """
-        keys = [index.key_of(document, internal_id) for index in self.indexes.values()]
+        end = encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id
+        keys = [index._key(document, end) for index in self.indexes.values()]
         if key_bytes_max is not None and max(map(len, keys), default=0) > key_bytes_max:
             name, key = max(zip(self.indexes, keys, strict=True), key=lambda pair: len(pair[1]))
             raise LimitReached(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evolute.database.budget import Budget
+from evolute.database.deferred_write import DeferredWrite
 from evolute.database.document import decode_document
 from evolute.database.overlay import Overlay, Row, merge
 from evolute.database.read_set import ReadSet
@@ -49,6 +50,7 @@ class Reads:
 
     def __init__(self, snapshot: Snapshot, overlay: Overlay, budget: Budget, limits: Limits) -> None:
         self.closed = False
+        self.deferred = DeferredWrite()
         self._snapshot = snapshot
         self._overlay = overlay
         self._budget = budget
@@ -66,6 +68,8 @@ class Reads:
 
     def document(self, key: bytes) -> bytes | None:
         """A document's bytes as the transaction sees them. Raises LimitReached."""
+        if self.deferred.waiting is not None:
+            self.deferred.make_for_document(key)
         self._add_point(key)
         write = self._overlay.documents.get(key)
         return write.new if write is not None else self._snapshot.get(key)
@@ -84,6 +88,7 @@ class Reads:
         self.check_open()
         if start >= end:
             return
+        self.deferred.make_for_table(table_number)
         cursor = self._open_cursor(start, end, reverse)
         ours = self._overlay.scan(start, end, reverse=reverse)
         count_read = self._budget.count_read

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from evolute.clock import NS_PER_MS, NS_PER_S
 from evolute.database.budget import Budget, WriteCounts
 from evolute.database.catalog import IndexEntry, TableDefinition
+from evolute.database.deferred_write import Deferral
 from evolute.database.document import (
     checked_fields,
     decode_document,
@@ -57,6 +58,7 @@ class Savepoint(NamedTuple):
 
     undo_length: int
     written: WriteCounts
+    deferred: Deferral | None
 
 
 class _Found(NamedTuple):
@@ -74,8 +76,7 @@ class Transaction:
     The snapshot stays its opener's: it must be open for as long as the transaction is used, and `close` leaves it open.
     `seed` (random bytes, new for each attempt) makes the document ids; `now_ns` makes the creation times. Without
     `writable` every write is a programming error. `schema` is what user tables are checked against, if anything.
-
-    `scheduled_count` and `scheduled_bytes` are `jobs.schedule`'s counters of what this transaction has scheduled.
+    `scheduled_count` and `scheduled_bytes` are `jobs.schedule`'s counters of what it has scheduled.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Transaction:
         self._budget = Budget(limits)
         self._overlay = Overlay()
         self._reads = Reads(snapshot, self._overlay, self._budget, limits)
+        self.deferred = self._reads.deferred
         self._tables = Tables(self._reads, self._overlay, limits)
         self._poison: BaseException | None = None
         self._ids_made = 0
@@ -110,8 +112,7 @@ class Transaction:
         """The document, or None if there is none (semantics D5). Raises InvalidId, LimitReached."""
         number, internal_id = decoded_id(document_id, "get")
         self._reads.check_open()
-        data = self._reads.document(document_key(number, internal_id))
-        if data is None:
+        if (data := self._reads.document(document_key(number, internal_id))) is None:
             return None
         self._budget.count_read(len(data))
         return decode_document(data)
@@ -364,12 +365,13 @@ class Transaction:
         """What to commit. Raises the poison. May be taken after `close`."""
         if self.poisoned is not None:
             raise self.poisoned
+        self.deferred.make()
         return self._overlay.write_set()
 
     def savepoint(self) -> Savepoint:
         """Before a nested mutation."""
         self._reads.check_open()
-        return Savepoint(self._overlay.savepoint(), self._budget.written())
+        return Savepoint(self._overlay.savepoint(), self._budget.written(), self.deferred.waiting)
 
     def rollback(self, savepoint: Savepoint) -> None:
         """Undo the writes since then; the reads, the creation times and what was scheduled stay counted (C7)."""
@@ -377,6 +379,7 @@ class Transaction:
         if self._overlay.rollback(savepoint.undo_length):
             self._tables.forget()
         self._budget.give_back(savepoint.written)
+        self.deferred.waiting = savepoint.deferred
 
     @property
     def poisoned(self) -> BaseException | None:

@@ -184,4 +184,5 @@ class ContextScheduler:
             scheduled_ms=due.scheduled_ms,
             parent_job=attempt.call.job or attempt.call.parent_job,
             options=target.options,
+            arguments_bytes=len(target.arguments),
         )

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from evolute.clock import NS_PER_MS
 from evolute.errors import FunctionNotFound, InvalidSchedule
@@ -27,16 +26,14 @@ YEAR_MS = 366 * 24 * 3600 * 1000
 LAST_MS = 253_402_300_799_000  # the end of the year 9999, and of datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """`scheduled_ms` is the time asked for; `due_ns` is None if that has come already."""
 
     due_ns: int | None
     scheduled_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     path: str
     arguments: bytes
     options: JobOptions

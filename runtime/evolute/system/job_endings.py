@@ -14,9 +14,11 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from evolute.clock import NS_PER_MS
 from evolute.database.transaction import Transaction
+from evolute.storage.keyspace import document_key
 from evolute.system import jobs
 from evolute.system.jobs import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS, Row
 from evolute.system.tables import BY_MARK, SCHEDULED
+from evolute.values.document_id import decode_id
 from evolute.values.value import UNSET, Int64, Value
 
 ATTEMPT_ERROR_CHARACTERS_MAX: Final = 2000
@@ -62,6 +64,7 @@ def settle(
     transaction: Transaction, job_id: str, ending: Ending, *, now_ms: float | None = None, untold: str | None = None
 ) -> JobEnd | None:
     """Sets the terminal state. None, and nothing is written, if the job is not one to end in this way (any more)."""
+    transaction.deferred.withdraw(document_key(*decode_id(job_id)))  # of a job that has begun in this transaction
     row = jobs.read(transaction, job_id)
     if row is None:
         return None

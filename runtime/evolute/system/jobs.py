@@ -29,6 +29,7 @@ from evolute.clock import NS_PER_MS
 from evolute.database.index_range import Range
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidSchedule, LimitReached
+from evolute.storage.keyspace import document_key
 from evolute.system.tables import BY_COMPLETED, BY_MARK, SCHEDULED, SCHEDULED_ARGUMENTS, SCHEDULED_NUMBER
 from evolute.values.display import display
 from evolute.values.document_id import decode_id
@@ -107,8 +108,10 @@ def schedule(
     scheduled_ms: float,
     parent_job: str | None = None,
     options: JobOptions = NO_OPTIONS,
+    arguments_bytes: int | None = None,
 ) -> str:
     """A new job; returns its id. `due_ns` None is due now. The child of a canceled parent is canceled from the start.
+    `arguments_bytes` is the length of the arguments' canonical JSON, for who knows it.
 
     With a key that a pending job has, that one is canceled, or with `keep` its id is returned. Raises LimitReached for
     too many, or too large arguments, in one transaction: it can be caught, and what was scheduled before stays. The
@@ -135,7 +138,9 @@ def schedule(
         row |= {"state": {"kind": PENDING}, "_pool": options.pool, "_due": due}
         if options.key is not None:
             row["_mark"] = options.key
-    if len(encode(arguments)) > transaction.limits.scheduled_inline_arguments_bytes_max:
+    if arguments_bytes is None:
+        arguments_bytes = len(encode(arguments))
+    if arguments_bytes > transaction.limits.scheduled_inline_arguments_bytes_max:
         row["_arguments"] = transaction.insert(SCHEDULED_ARGUMENTS, {"args": [arguments]})
     else:
         row["args"] = [arguments]
@@ -234,23 +239,30 @@ def _is_canceled(transaction: Transaction, job_id: str) -> bool:
 def begin(transaction: Transaction, job_id: str) -> bool:
     """Take a pending job in progress. False if it is not pending any more, and then it must not be run.
 
-    In the transaction of the mutation that is the job. Its key is free from now on.
+    In the transaction of the mutation that is the job. Its key is free from now on. That it is in progress is written
+    only if somebody looks before it ends: see `job_endings.settle`.
     """
-    return _take(transaction, job_id, {})
+    row = read(transaction, job_id)
+    if row is None or row["state"]["kind"] != PENDING:
+        return False
+    transaction.deferred.defer(
+        document_key(*decode_id(job_id)), SCHEDULED_NUMBER, lambda: _put_begun(transaction, job_id)
+    )
+    return True
 
 
 def mark_in_progress(transaction: Transaction, job_id: str) -> bool:
     """`begin` for an action, in a commit of its own: it is told when it was started."""
-    return _take(transaction, job_id, {"_started": transaction.now_ns / NS_PER_MS})
-
-
-def _take(transaction: Transaction, job_id: str, changes: Mapping[str, object]) -> bool:
     row = read(transaction, job_id)
     if row is None or row["state"]["kind"] != PENDING:
         return False
+    _put_begun(transaction, job_id, _started=transaction.now_ns / NS_PER_MS)
+    return True
+
+
+def _put_begun(transaction: Transaction, job_id: str, **changes: object) -> None:
     with transaction.uncounted():
         transaction.patch(job_id, {"state": {"kind": IN_PROGRESS}, "_mark": UNSET, **changes})
-    return True
 
 
 def end(

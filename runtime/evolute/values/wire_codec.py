@@ -104,8 +104,8 @@ def canonical(tree: object, *, depth_max: int = _DEPTH_MAX) -> bytes:
 
 def decode_canonical(data: bytes) -> Value:
     """The value of bytes that `encode` or `canonical` made; they are trusted, not checked."""
-    tree: Value = orjson.loads(data)
-    return _unwrapped(tree, _value_of) if b'"$' in data else tree
+    tree: Any = orjson.loads(data)
+    return cast(Value, _unwrapped(tree, _value_of) if b'"$' in data else tree)
 
 
 def clean(data: bytes) -> bytes:
@@ -325,21 +325,19 @@ def _clean_of(name: str, content: str | None) -> object:
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
-def _unwrapped(tree: object, leaf: Callable[[str, str | None], object]) -> Value:
-    """A canonical tree with each `$` wrapper replaced by `leaf(name, content)`."""
-
-    def node(tree: object) -> object:
-        if type(tree) is dict:
-            if len(tree) == 1:
-                ((name, content),) = tree.items()
-                if name.startswith("$"):
-                    return leaf(name, content)
-            return {name: item if type(item) is str else node(item) for name, item in tree.items()}
-        if type(tree) is list:
-            return [node(item) for item in tree]
-        return tree
-
-    return cast(Value, node(tree))
+def _unwrapped(tree: Any, leaf: Callable[[str, str | None], object]) -> Any:
+    """A canonical tree with each `$` wrapper replaced by `leaf(name, content)`, where it stands: nobody else has it."""
+    if type(tree) is dict:
+        if len(tree) == 1:
+            ((name, content),) = tree.items()
+            if name.startswith("$"):
+                return leaf(name, content)
+        for name, item in tree.items():
+            if type(item) is dict or type(item) is list:
+                tree[name] = _unwrapped(item, leaf)  # the names stay, so the walk goes on
+    elif type(tree) is list:
+        tree[:] = [_unwrapped(item, leaf) for item in tree]
+    return tree
 
 
 def _pointed(tree: object) -> object:

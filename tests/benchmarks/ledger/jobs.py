@@ -38,3 +38,23 @@ def outcome(ctx: QueryCtx, since_ms: float) -> dict[str, float]:
         counts[kind if kind in counts else "open"] += 1
         counts["last_ms"] = max(counts["last_ms"], job.get("completedTime", 0.0))
     return counts
+
+
+@mutation
+def scatter(ctx: MutationCtx, due_ms: list[float]) -> None:
+    """Schedules a job for each of these times."""
+    for time_ms in due_ms:
+        ctx.scheduler.run_at(time_ms, nothing)
+
+
+@query
+def lateness_ms(ctx: QueryCtx, since_ms: float) -> list[float]:
+    """How long after its time each job scheduled since then had ended; empty while one has not."""
+    late: list[float] = []
+    for job in ctx.db.system.query("_scheduled_functions").order("desc"):
+        if job["_creationTime"] < since_ms:
+            break
+        if "completedTime" not in job:
+            return []
+        late.append(job["completedTime"] - job["scheduledTime"])
+    return late
