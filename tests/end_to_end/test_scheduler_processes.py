@@ -26,6 +26,7 @@ from evolute.limits import Limits
 from evolute.system import jobs as job_table
 from evolute.system import pauses
 from evolute.values import wire_codec
+from tests.end_to_end.backend_under_test import DIES, Deaths
 from tests.end_to_end.server_process import ServerProcess
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ async def poison_action(ctx: ActionCtx, folder: str) -> None:
     os._exit(3)
 
 @action
-async def dies(ctx: ActionCtx, folder: str) -> None:
+async def dies_at_once(ctx: ActionCtx, folder: str) -> None:
     line(folder, "dies")
     os._exit(3)
 
@@ -93,6 +94,15 @@ def told(ctx: MutationCtx, job: JobOutcome) -> None:
 def told_fatally(ctx: MutationCtx, job: JobOutcome) -> None:
     os._exit(4)
 
+@action
+async def lends(ctx: ActionCtx, pipe: str) -> str:
+    return pipe
+
+@mutation
+def told_at_last(ctx: MutationCtx, job: JobOutcome) -> None:
+    dies(job.value)
+    ctx.db.insert("told", {"kind": job.kind, "error": job.error, "attempts": len(job.attempts)})
+
 @mutation
 def plan(ctx: MutationCtx, target: str, args: dict[str, Any], on_complete: str | None = "jobs:told") -> str:
     return ctx.scheduler.options(on_complete=on_complete).run_after(0, target, **args)
@@ -105,6 +115,7 @@ def cancel(ctx: MutationCtx, job: str) -> None:
 def tellings(ctx: QueryCtx) -> list[Any]:
     return [[row["kind"], row["error"], row["attempts"]] for row in ctx.db.query("told")]
 """
+JOBS += DIES
 
 
 class Jobs:
@@ -196,7 +207,7 @@ def test_a_poison_action_ends_after_three_deaths_and_one_without_a_policy_after_
         assert "It has killed its worker process 3 times" in row["state"]["error"]
         assert jobs.lines() == ["poison"] * 3
         assert len(row["attempts"]) == 3
-        row = await jobs.ended(await jobs.plan("dies", folder=str(tmp_path)))
+        row = await jobs.ended(await jobs.plan("dies_at_once", folder=str(tmp_path)))
         assert row["state"]["kind"] == "failed"
         assert jobs.lines()[3:] == ["dies"]
 
@@ -269,6 +280,24 @@ def test_a_completion_that_kills_its_worker_does_not_hold_the_job(tmp_path: Path
             row = await jobs.ended(await jobs.plan(target, on_complete="jobs:told_fatally", **arguments))
             assert row["state"]["kind"] == ("failed" if target == "odd" else "success")
             assert "the worker process died" in row["completionError"]
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_completion_is_told_though_its_worker_dies_once(tmp_path: Path, deaths: int) -> None:
+    """The worker may have been killed for what others did; a second death is the completion's own error."""
+
+    async def body(jobs: Jobs) -> None:
+        lives = Deaths(tmp_path / "deaths", deaths)
+        row = await jobs.ended(await jobs.plan("lends", on_complete="jobs:told_at_last", pipe=lives.path))
+        lives.close()
+        assert row["state"] == {"kind": "success"}
+        if deaths == 1:
+            assert (await jobs.call("jobs:tellings"), "completionError" in row) == ([["success", None, 0]], False)
+        else:
+            assert await jobs.call("jobs:tellings") == []
+            assert row["completionError"].endswith("the worker process died while this function ran, twice")
 
     run(tmp_path, body)
 

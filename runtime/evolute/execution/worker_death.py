@@ -8,8 +8,13 @@ from evolute.limits import Limits
 
 
 def runs_again(pending: Pending) -> bool:
-    """The calls of a batch are run one by one afterwards, and of a job's deaths the scheduler keeps count."""
-    return len(pending.calls) == 1 and pending.calls[0].job is None
+    """The calls of a batch are run one by one afterwards, and of a job's deaths the scheduler keeps count.
+
+    A completion function is nobody's job, and is given up for good when it crashes: not for what others did once.
+    """
+    call = pending.calls[0]
+    is_job = call.job is not None and (call.ending is None or call.ending.untold is not None)
+    return len(pending.calls) == 1 and not is_job
 
 
 def crashed(pending: Pending) -> FunctionCrashed:
