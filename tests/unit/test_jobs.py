@@ -168,6 +168,43 @@ def test_a_mutation_ends_its_job_in_its_own_transaction(store: OpenStore) -> Non
     assert due(store, 10**18).jobs == []
 
 
+@pytest.mark.parametrize("by_scan", [False, True])
+def test_a_job_that_has_begun_is_in_progress_for_whoever_looks(store: OpenStore, by_scan: bool) -> None:
+    def state(transaction: Transaction) -> object:
+        found = transaction.query(SCHEDULED).first() if by_scan else transaction.get(job_id)
+        assert found is not None
+        return found["state"]
+
+    job_id = scheduled(store)
+    transaction = store.begin()
+    assert jobs.begin(transaction, job_id)
+    savepoint = transaction.savepoint()
+    assert state(transaction) == {"kind": "inProgress"}
+    transaction.rollback(savepoint)
+    assert state(transaction) == {"kind": "inProgress"}, "it had begun before the savepoint"
+    assert job_endings.settle(transaction, job_id, Ending("success"), now_ms=3.0) is not None
+    store.commit(transaction)
+    assert row(store, job_id)["state"] == {"kind": "success"}
+
+
+def test_that_a_job_has_begun_is_written_if_nobody_ends_it(store: OpenStore) -> None:
+    job_id = scheduled(store)
+    assert store.run(lambda transaction: jobs.begin(transaction, job_id))
+    assert row(store, job_id)["state"] == {"kind": "inProgress"}
+
+
+def test_a_mutation_writes_the_row_of_its_job_once(store: OpenStore) -> None:
+    job_id = scheduled(store)
+    transaction = store.begin()
+    assert jobs.begin(transaction, job_id)
+    job_endings.settle(transaction, job_id, Ending("success"), now_ms=3.0)
+    ended = transaction.write_set()
+    at_once = store.begin()
+    jobs.succeed(at_once, job_id, 3.0)
+    assert ended == at_once.write_set()
+    assert transaction.savepoint().undo_length == 1
+
+
 def test_an_action_is_marked_first_and_stays_due(store: OpenStore) -> None:
     job_id = scheduled(store)
     assert store.run(lambda transaction: jobs.mark_in_progress(transaction, job_id))

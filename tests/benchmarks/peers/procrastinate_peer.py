@@ -41,8 +41,12 @@ def start() -> None:
     asyncio.run_coroutine_threadsafe(worker, loop)
 
 
-run(app.open_async())
-run(app.schema_manager.apply_schema_async())
+async def open_app() -> None:
+    await app.open_async()
+    await app.schema_manager.apply_schema_async()
+
+
+run(open_app())
 measure(
     task,
     counter,
