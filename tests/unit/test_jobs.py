@@ -200,7 +200,7 @@ def test_a_mutation_writes_the_row_of_its_job_once(store: OpenStore) -> None:
     job_endings.settle(transaction, job_id, Ending("success"), now_ms=3.0)
     ended = transaction.write_set()
     at_once = store.begin()
-    jobs.succeed(at_once, job_id, 3.0)
+    succeed(at_once, job_id, 3.0)
     assert ended == at_once.write_set()
     assert transaction.savepoint().undo_length == 1
 
