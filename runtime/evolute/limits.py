@@ -91,7 +91,7 @@ class Limits:
     scheduled_arguments_bytes_max: int = 16 * MIB
     scheduled_inline_arguments_bytes_max: int = 64 * KIB
     schedule_ms_max: int = 5 * 366 * 24 * 3600 * 1000
-    jobs_running_max: int = 128
+    jobs_running_max: int = 64
     job_retention_ms: int = 7 * 24 * 3600 * 1000
     completed_jobs_max: int = 100_000
     job_backoff_ms_max: int = 60_000

@@ -256,7 +256,7 @@ def test_a_job_that_is_cancelled_while_it_waits_for_a_worker_tells_at_once(tmp_p
     async def body(jobs: Jobs) -> None:
         running = await jobs.plan("outer", folder=str(tmp_path), nested=False)
         await jobs.wait_line("started")
-        waiting = await jobs.plan("dies", folder=str(tmp_path))
+        waiting = await jobs.plan("dies_at_once", folder=str(tmp_path))
         async with asyncio.timeout(PATIENCE_S):
             while waiting not in jobs.backend.scheduler.taken:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
