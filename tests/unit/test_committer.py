@@ -358,7 +358,7 @@ def test_a_batch_that_the_disk_refuses_never_happened(tmp_path: Path) -> None:
             assert all(type(outcome) is StorageFull for outcome in outcomes)
 
             await waiting
-            assert db.log.published_ts == 1000
+            assert db.log.published_ts in (1000, 1003), "before the later one, or after it if the disk was fast"
             assert await db.put(b"d", read=[b"a"], begin_ts=1000) == 1004
             assert await later == 1003
             assert db.disk.get(b"a") is None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from evolute.errors import MalformedMessage
-from evolute.execution.channel import Frame, FrameBuffer, encode_frame
+from evolute.execution.channel import RECEIVE_BYTES, Frame, FrameBuffer, encode_frame
 
 
 async def open_channel(
@@ -26,7 +26,7 @@ async def open_channel(
     """Takes over the connected `sock` and closes it at the end."""
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
-    channel = AsyncChannel(loop, on_frame, on_closed, frame_bytes_max)
+    channel = AsyncChannel(loop, on_frame, on_closed, frame_bytes_max, sock.dup())
     await loop.create_unix_connection(lambda: channel, sock=sock)
     return channel
 
@@ -44,8 +44,10 @@ class AsyncChannel(asyncio.Protocol):
         on_frame: Callable[[Frame], None],
         on_closed: Callable[[Exception | None], None],
         frame_bytes_max: int,
+        same_socket: socket.socket,
     ) -> None:
         self._loop = loop
+        self._same_socket = same_socket
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._frame_bytes_max = frame_bytes_max
@@ -103,6 +105,17 @@ class AsyncChannel(asyncio.Protocol):
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._read_rest()
         self.closed = True
         self._outgoing.clear()
         self._on_closed(self._fault or exc)
+
+    def _read_rest(self) -> None:
+        """What the other end sent before it died. A write to it fails at once, and the transport then reads no more."""
+        try:
+            while self._fault is None and (data := self._same_socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)):
+                self.data_received(data)
+        except OSError:
+            pass  # there is nothing left
+        finally:
+            self._same_socket.close()
