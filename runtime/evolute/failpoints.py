@@ -23,6 +23,14 @@ AFTER_COMPLETION_FAILED = "after_completion_failed"  # its job has yet to end wi
 AFTER_JOB_END = "after_job_end"
 AFTER_CRON_END = "after_cron_end"  # a run is on record, and the next one's time
 
+AFTER_INDEXES_BEGUN = "after_indexes_begun"  # new indexes are kept up to date, and nothing is filled
+AFTER_FILL = "after_fill"
+AFTER_BACKFILLED = "after_backfilled"  # all entries of a table's new indexes are there
+BEFORE_ACTIVATION = "before_activation"
+AFTER_ACTIVATION = "after_activation"  # a deployment is published
+AFTER_DROP = "after_drop"  # some entries of a dropped index are gone
+AFTER_DROPPED = "after_dropped"  # all of them are
+
 COMMITTER = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION)
 SCHEDULER = (
     AFTER_LOOK,
@@ -34,7 +42,16 @@ SCHEDULER = (
     AFTER_JOB_END,
     AFTER_CRON_END,
 )
-ALL = COMMITTER + SCHEDULER
+SCHEMA = (
+    AFTER_INDEXES_BEGUN,
+    AFTER_FILL,
+    AFTER_BACKFILLED,
+    BEFORE_ACTIVATION,
+    AFTER_ACTIVATION,
+    AFTER_DROP,
+    AFTER_DROPPED,
+)
+ALL = COMMITTER + SCHEDULER + SCHEMA
 
 _armed: str | None = None
 _hits_left = 0

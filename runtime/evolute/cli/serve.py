@@ -21,7 +21,7 @@ import click
 
 from evolute import garbage_collector
 from evolute.backend import Backend
-from evolute.cli.terminal import show_banner, show_call, show_reload
+from evolute.cli.terminal import show_banner, show_call, show_progress, show_reload
 from evolute.config import Config
 from evolute.registry.source_folder import package_fault
 
@@ -44,7 +44,7 @@ def serve_forever(config: Config) -> None:
 
 async def _serve(config: Config, listener: socket.socket) -> None:
     stopping = _on_signals()
-    backend = Backend(config)
+    backend = Backend(config, on_progress=show_progress)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(backend.start())
     # The half of the imports that the backend does not need comes while the workers start.

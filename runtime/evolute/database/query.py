@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefinition
 from evolute.database.index_range import Comparisons, RangeFunction
-from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
+from evolute.errors import IndexNotFound, IndexNotReady, InvalidQuery, NotUnique
 from evolute.limits import Limits
 from evolute.values.schema import IndexDefinition
 from evolute.values.value import Int64, Value
@@ -45,7 +45,8 @@ class Query(Generic[D]):
     """The documents of one table, ascending by creation time unless told otherwise. Made by `Transaction.query`.
 
     A query is used once: chaining or reading it again raises InvalidQuery, as does every other misuse, and poisons the
-    transaction. IndexNotFound and NotUnique can be caught. Limits and ContextClosed are raised while reading.
+    transaction. IndexNotFound, IndexNotReady and NotUnique can be caught. Limits and ContextClosed are raised while
+    reading.
     """
 
     __slots__ = ("_comparisons", "_index", "_order", "_predicates", "_source", "_state", "_table")
@@ -172,12 +173,20 @@ class Query(Generic[D]):
 
     def _index_entry(self, definition: TableDefinition | None, name: str) -> IndexEntry:
         if definition is not None:
-            index = definition.indexes.get(name)
+            index = definition.indexes.get(name) or next((one for one in definition.building if one.name == name), None)
         else:
             declared = self._source.declared_index(self._table, name)
-            index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields) if declared is not None else None
+            index = None
+            if declared is not None:
+                index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields, staged=declared.staged)
         if index is None:
             raise IndexNotFound(f"Index {self._table}.{name} not found.")
+        if index.staged:
+            raise IndexNotReady(
+                f"Index {self._table}.{name} is currently staged and not available to query until it is enabled."
+            )
+        if index.state != "enabled":
+            raise IndexNotReady(f"Index {self._table}.{name} is currently backfilling and not available to query yet.")
         return index
 
     # --- states ------------------------------------------------------------------------------------------------------

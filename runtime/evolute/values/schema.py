@@ -14,11 +14,12 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
 from evolute.values.containers import ObjectOf, RecordOf, UnionOf
+from evolute.values.shapes import Shape, shape_of
 from evolute.values.table_rows import Rows, rows_validator
 from evolute.values.validators import AnyValue, Validator
 
@@ -26,11 +27,23 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED_INDEX_NAMES: Final = ("by_id", "by_creation_time")
 
 
+class TableWire(TypedDict):
+    """A table of a schema as the server knows it. The `shape` of its rows is None if they are not checked."""
+
+    indexes: dict[str, list[str]]
+    staged: list[str]
+    shape: Shape | None
+
+
 class IndexDefinition(NamedTuple):
-    """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field."""
+    """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field.
+
+    A `staged` one is built and kept up to date, and cannot be queried yet.
+    """
 
     name: str
     fields: tuple[str, ...]
+    staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +58,17 @@ class TableSchema:
         """The row type, by which code can name the table, if it has one."""
         return self.rows if isinstance(self.rows, type) else None
 
-    def index(self, name: str, fields: Sequence[str]) -> TableSchema:
-        """This table with one more index. `define_schema` checks it."""
+    def index(self, name: str, fields: Sequence[str], *, staged: bool = False) -> TableSchema:
+        """This table with one more index. `define_schema` checks it.
+
+        A `staged` index is built beside the traffic, for as long as it takes, and nobody waits for it; it cannot be
+        queried. Once it is built, declare it without `staged`, and that takes no time.
+        """
         if isinstance(fields, str):
             raise DefinitionError(f'The fields of the index "{name}" are a list of names: [{fields!r}]')
-        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, tuple(fields))))
+        if not isinstance(staged, bool):
+            raise DefinitionError(f'The index "{name}" has staged={staged!r}, which is not True or False')
+        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, tuple(fields), staged)))
 
 
 class Schema:
@@ -88,22 +107,26 @@ class Schema:
         """The table of a row type."""
         return self._names.get(row)
 
-    def to_wire(self) -> dict[str, dict[str, list[str]]]:
-        """Plain data: each table's indexes with their fields."""
+    def to_wire(self) -> dict[str, TableWire]:
+        """Plain data, for the server."""
         return {
-            name: {index.name: list(index.fields) for index in table.indexes} for name, table in self.tables.items()
+            name: {
+                "indexes": {index.name: list(index.fields) for index in table.indexes},
+                "staged": [index.name for index in table.indexes if index.staged],
+                "shape": shape_of(self.validators[name]) if name in self.validators else None,
+            }
+            for name, table in self.tables.items()
         }
 
     def to_json(self) -> dict[str, object]:
         """As Convex's tools read schemas."""
-        tables = [
-            {
-                "tableName": name,
-                "indexes": [{"indexDescriptor": one.name, "fields": list(one.fields)} for one in table.indexes],
-                "documentType": self.rows[name].to_json(),
-            }
-            for name, table in self.tables.items()
-        ]
+        tables = []
+        for name, table in self.tables.items():
+            indexes = [_index_json(one) for one in table.indexes if not one.staged]
+            staged = [_index_json(one) for one in table.indexes if one.staged]
+            extra = {"stagedDbIndexes": staged} if staged else {}
+            documents = self.rows[name].to_json()
+            tables.append({"tableName": name, "indexes": indexes, **extra, "documentType": documents})
         return {"tables": tables, "schemaValidation": self.validation}
 
 
@@ -124,6 +147,10 @@ def define_schema(*, schema_validation: bool = True, **tables: TableSchema) -> S
         if not isinstance(table, TableSchema):
             raise DefinitionError(f'In table "{name}": use define_table(…) instead of {table!r}')
     return Schema(tables, validation=schema_validation)
+
+
+def _index_json(index: IndexDefinition) -> dict[str, object]:
+    return {"indexDescriptor": index.name, "fields": list(index.fields)}
 
 
 # --- What may be wrong (semantics D11) --------------------------------------------------------------------------------
