@@ -89,7 +89,7 @@ class Limits:
     # Changes of the schema
     backfill_rows_max: int = 20_000
     backfill_bytes_max: int = 16 * MIB
-    backfill_busy_rows_per_s: int = 8_000
+    backfill_busy_rows_per_s: int = 7_000
     schema_progress_ms: int = 3_000
 
     # Scheduling

@@ -1,7 +1,8 @@
 """How fast work in the background goes: as fast as it can while nobody else writes, and at a rate when somebody does.
 
     nobody writes     20,000 rows at once, and the next ones are looked at meanwhile
-    somebody does     a few hundred, `BUSY_MS` apart: `backfill_busy_rows_per_s`
+    somebody does     `backfill_busy_rows_per_s`: a few hundred rows every `BUSY_MS`, or as many more in the time that
+                      the last chunk took to be committed among the others
 
 Whether anybody writes is seen by the commits between two chunks that were not its own, so it follows the traffic from
 one chunk to the next.
@@ -15,6 +16,7 @@ from evolute.clock import NS_PER_MS, NS_PER_S, Clock, monotonic_ns
 from evolute.limits import Limits
 
 BUSY_MS = 50
+BUSY_MS_MAX = 500
 ROWS_FIRST = 1_000
 
 
@@ -42,7 +44,9 @@ class Pace:
         before, self._seen = self._seen, self._commits()
         self.is_busy = self._seen - before > own_commits
         if self.is_busy:
-            self._rows = max(self._limits.backfill_busy_rows_per_s * BUSY_MS // 1000, 1)
+            took_ms = (monotonic_ns() - self._begun_ns) // NS_PER_MS
+            time_ms = min(max(took_ms, BUSY_MS), BUSY_MS_MAX)
+            self._rows = max(self._limits.backfill_busy_rows_per_s * time_ms // 1000, 1)
         else:
             self._rows = min(2 * self._rows, self._limits.backfill_rows_max)
 
