@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 from evolute.database.query import Query
 from evolute.errors import IndexNotFound
 from evolute.execution.scope import Scope
+from evolute.values.q import Expression
 
 Row: TypeAlias = dict[str, Any]
 PUBLIC_INDEXES = ("by_creation_time", "by_id")
@@ -33,6 +34,10 @@ class ContextQuery:
         self._scope.check()
         return self._chained(self._query.with_index(name, cast(Any, fn), **fields))
 
+    def full_table_scan(self) -> ContextQuery:
+        self._scope.check()
+        return self._chained(self._query.full_table_scan())
+
     def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
         self._scope.check()
         return self._chained(self._query.order(order))
@@ -40,10 +45,14 @@ class ContextQuery:
     def filter(self, predicate: object, /) -> ContextQuery:
         shown = self._shown
         self._scope.check()
-        if not callable(predicate):
+        passes: Callable[[Row], object]
+        if isinstance(predicate, Expression):
+            passes = predicate.passes
+        elif callable(predicate):
+            passes = self._scope.clock.as_user_code(predicate)
+        else:
             return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
-        users = self._scope.clock.as_user_code(predicate)
-        return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
+        return self._chained(self._query.filter(passes if shown is None else lambda row: passes(shown(row))))
 
     def first(self) -> Row | None:
         with self._scope:
