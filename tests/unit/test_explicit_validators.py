@@ -173,7 +173,7 @@ def test_what_is_no_validator_is_refused_where_it_is_written(tmp_path: Path) -> 
         (folder / f"{name}.py").write_text(source)
 
     with pytest.raises(DefinitionError) as caught:
-        load(read_folder(folder, Limits()))
+        load(read_folder(folder, Limits()), Limits())
 
     text = str(caught.value)
     for fault in (
