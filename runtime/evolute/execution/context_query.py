@@ -6,12 +6,15 @@ runtime's tables shows their rows as the public sees them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
 
 from evolute.database.query import Query
 from evolute.errors import IndexNotFound
+from evolute.execution.journal import Pages
 from evolute.execution.scope import Scope
+from evolute.values.pagination import PaginationOptions, PaginationResult, options_of
 
 Row: TypeAlias = dict[str, Any]
 PUBLIC_INDEXES = ("by_creation_time", "by_id")
@@ -20,11 +23,14 @@ PUBLIC_INDEXES = ("by_creation_time", "by_id")
 class ContextQuery:
     """See `registry.contexts.Query`. `shown` makes the public row of a stored one, None if they are the same."""
 
-    __slots__ = ("_query", "_scope", "_shown")
+    __slots__ = ("_pages", "_query", "_scope", "_shown")
 
-    def __init__(self, query: Query[Row], scope: Scope, shown: Callable[[Row], Row] | None = None) -> None:
+    def __init__(
+        self, query: Query[Row], scope: Scope, pages: Pages, shown: Callable[[Row], Row] | None = None
+    ) -> None:
         self._query = query
         self._scope = scope
+        self._pages = pages
         self._shown = shown
 
     def with_index(self, name: str, fn: object = None, /, **fields: object) -> ContextQuery:
@@ -43,7 +49,14 @@ class ContextQuery:
         if not callable(predicate):
             return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
         users = self._scope.clock.as_user_code(predicate)
-        return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
+        if shown is None:
+            return self._chained(self._query.filter(users))
+
+        @functools.wraps(predicate, assigned=(), updated=())
+        def passes(row: Row) -> object:
+            return users(shown(row))
+
+        return self._chained(self._query.filter(passes))
 
     def first(self) -> Row | None:
         with self._scope:
@@ -61,6 +74,13 @@ class ContextQuery:
         with self._scope:
             return self._rows(self._query.collect())
 
+    def paginate(
+        self, options: PaginationOptions | Mapping[str, object] | None = None, /, **named: object
+    ) -> PaginationResult[Row]:
+        with self._scope:
+            page = self._pages.read(self._query, options_of(options, named))
+            return page if self._shown is None else page.map(self._shown)
+
     def __iter__(self) -> Iterator[Row]:
         with self._scope:
             rows = iter(self._query)
@@ -72,7 +92,7 @@ class ContextQuery:
             yield row
 
     def _chained(self, query: Query[Row]) -> ContextQuery:
-        return ContextQuery(query, self._scope, self._shown)
+        return ContextQuery(query, self._scope, self._pages, self._shown)
 
     def _optional(self, row: Row | None) -> Row | None:
         return row if row is None or self._shown is None else self._shown(row)
