@@ -24,6 +24,7 @@ from evolute import (
     define_table,
     internal_query,
     mutation,
+    q,
     query,
     v,
 )
@@ -451,11 +452,31 @@ def filtered_otherwise(ctx: MutationCtx, cursor: str | None) -> Any:
     return found.paginate(num_items=2, cursor=cursor)
 
 
+def compared(ctx: MutationCtx, cursor: str | None) -> Any:
+    found = ctx.db.query(Item).with_index("by_n").filter(q.gt(q.field("n"), 1))
+    return found.paginate(num_items=2, cursor=cursor)
+
+
+def compared_otherwise(ctx: MutationCtx, cursor: str | None) -> Any:
+    found = ctx.db.query(Item).with_index("by_n").filter(q.gt(q.field("n"), 2))
+    return found.paginate(num_items=2, cursor=cursor)
+
+
 def other_table(ctx: MutationCtx, cursor: str | None) -> Any:
     return ctx.db.query("nothing").paginate(num_items=2, cursor=cursor)
 
 
-QUERIES = (ordered, bounded, other_index, by_creation, filtered, filtered_otherwise, other_table)
+QUERIES = (
+    ordered,
+    bounded,
+    other_index,
+    by_creation,
+    filtered,
+    filtered_otherwise,
+    compared,
+    compared_otherwise,
+    other_table,
+)
 
 
 @pytest.mark.parametrize("second", QUERIES)

@@ -20,6 +20,7 @@ from evolute.database.query_fingerprint import query_fingerprint
 from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
 from evolute.limits import Limits
 from evolute.storage.keyspace import index_prefix
+from evolute.values.q import Expression
 from evolute.values.schema import IndexDefinition
 from evolute.values.value import Int64, Value
 
@@ -69,7 +70,7 @@ class Query(Generic[D]):
 
         `fn` says the same with a builder: `lambda q: q.eq("field", value).gt("next", bound)` (semantics D7).
         """
-        if self._index is not None or self._order is not None or self._predicates:
+        if self._comparisons is not None or self._order is not None or self._predicates:
             raise self._misused("`with_index` comes first, right after `query`, and once")
         try:
             comparisons = Comparisons(fn, fields)
@@ -77,6 +78,14 @@ class Query(Generic[D]):
             raise self._source.poison(error) from None
         query = self._chained()
         query._index, query._comparisons = name, comparisons
+        return query
+
+    def full_table_scan(self) -> Query[D]:
+        """All documents, by creation time: what a query reads that is told nothing else, in so many words."""
+        if self._comparisons is not None or self._order is not None or self._predicates:
+            raise self._misused("`full_table_scan` comes first, right after `query`, and once")
+        query = self._chained()
+        query._comparisons = Comparisons(None, {})
         return query
 
     def order(self, order: Order, /) -> Query[D]:
@@ -89,13 +98,19 @@ class Query(Generic[D]):
         query._order = order
         return query
 
-    def filter(self, predicate: Callable[[D], object], /) -> Query[D]:
+    def filter(self, predicate: Callable[[D], object] | Expression[bool], /) -> Query[D]:
         """Those for which `predicate` is true. It runs row by row, after the index range."""
-        if not callable(predicate):
-            raise self._misused(f"`filter` takes a function of a document, got {predicate!r}")
+        if isinstance(predicate, Expression):
+            predicate = cast("Callable[[D], object]", predicate.passes)
+        elif not callable(predicate):
+            raise self._misused(
+                f"`filter` takes a function of a document, or an expression made with `q`, got {predicate!r}"
+            )
         maximum = self._source.limits.query_operators_max
         if len(self._predicates) >= maximum:
-            raise self._misused(f"Can't construct query with more than {maximum} operators")
+            raise self._misused(
+                f"Can't construct query with more than {maximum} operators. The setting is `query_operators_max`."
+            )
         query = self._chained()
         query._predicates = (*self._predicates, predicate)
         return query

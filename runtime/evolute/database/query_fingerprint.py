@@ -1,7 +1,8 @@
 """A hash of what a query reads, in which order, and of what it leaves out: two cursors with one are of one query.
 
-Table, index with its fields, range, direction and filters count. A filter in Python counts by its code and not by the
-values that it has closed over: these may well be others at the next page, and the rows before the cursor stay the same.
+Table, index with its fields, range, direction and filters count. A filter that is an expression counts as a whole; one
+in Python by its code and not by the values that it has closed over: these may well be others at the next page, and the
+rows before the cursor stay the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 from evolute.database.catalog import IndexEntry
 from evolute.database.cursor import FINGERPRINT_BYTES
 from evolute.storage.keyspace import index_prefix
+from evolute.values.q import Expression
 from evolute.values.wire_codec import encode
 
 _CODES_MAX: Final = 1024
@@ -49,6 +51,9 @@ def _filter_hash(given: Callable[..., object]) -> bytes:
     python = inspect.unwrap(given)
     if isinstance(python, functools.partial):
         return _filter_hash(python.func)
+    expression = getattr(python, "__self__", None)
+    if isinstance(expression, Expression):
+        return repr(expression).encode("utf-8", "surrogatepass")
     code = getattr(python, "__code__", None)  # a method has that of its function
     if isinstance(code, CodeType):
         return _code_hash(code)

@@ -44,7 +44,7 @@ from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_i
 from evolute.values.row_types import row_type
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
-from evolute.values.value import UNSET, Value
+from evolute.values.value import SYSTEM_FIELDS, UNSET, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
 
 NS_PER_DAY = 24 * 3600 * NS_PER_S
@@ -171,7 +171,7 @@ class Transaction:
         old = decode_document(found.data)
         merged = {**old, **checked_fields(fields, "patch")}
         if UNSET in fields.values():
-            merged = {name: value for name, value in merged.items() if value is not UNSET}
+            merged = {name: value for name, value in merged.items() if value is not UNSET or name in SYSTEM_FIELDS}
         self._put_changed(document_id, found, old, merged)
 
     def replace(self, document_id: str, fields: Mapping[str, object]) -> None:
@@ -218,11 +218,11 @@ class Transaction:
             # A row type may hold what is no value but has one: a dataclass.
             document = {**document, **self._dumped(validator, definition, without_system_fields(document))}
             data = encode_document(document, self.limits, user_table=user_table)
-        else:
-            if data == current:
-                return
-            if validator is not None:
-                self._dumped(validator, definition, without_system_fields(document))
+            validator = None
+        if data == current:
+            return
+        if validator is not None:
+            self._dumped(validator, definition, without_system_fields(document))
         if user_table:
             self._budget.count_write(len(data))
         before, before_keys, keys = self._in_snapshot(definition, key, internal_id, current, old)

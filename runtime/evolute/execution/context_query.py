@@ -15,6 +15,7 @@ from evolute.errors import IndexNotFound
 from evolute.execution.journal import Pages
 from evolute.execution.scope import Scope
 from evolute.values.pagination import PaginationOptions, PaginationResult, options_of
+from evolute.values.q import Expression
 
 Row: TypeAlias = dict[str, Any]
 PUBLIC_INDEXES = ("by_creation_time", "by_id")
@@ -39,6 +40,10 @@ class ContextQuery:
         self._scope.check()
         return self._chained(self._query.with_index(name, cast(Any, fn), **fields))
 
+    def full_table_scan(self) -> ContextQuery:
+        self._scope.check()
+        return self._chained(self._query.full_table_scan())
+
     def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
         self._scope.check()
         return self._chained(self._query.order(order))
@@ -46,17 +51,21 @@ class ContextQuery:
     def filter(self, predicate: object, /) -> ContextQuery:
         shown = self._shown
         self._scope.check()
-        if not callable(predicate):
+        passes: Callable[[Row], object]
+        if isinstance(predicate, Expression):
+            passes = predicate.passes
+        elif callable(predicate):
+            passes = self._scope.clock.as_user_code(predicate)
+        else:
             return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
-        users = self._scope.clock.as_user_code(predicate)
         if shown is None:
-            return self._chained(self._query.filter(users))
+            return self._chained(self._query.filter(passes))
 
-        @functools.wraps(predicate, assigned=(), updated=())
-        def passes(row: Row) -> object:
-            return users(shown(row))
+        @functools.wraps(passes, assigned=(), updated=())
+        def passes_as_shown(row: Row) -> object:
+            return passes(shown(row))
 
-        return self._chained(self._query.filter(passes))
+        return self._chained(self._query.filter(passes_as_shown))
 
     def first(self) -> Row | None:
         with self._scope:

@@ -167,6 +167,7 @@ _INSTEAD: Final = {
     "tuple": "use a list",
     "set": "use a sorted list",
     "frozenset": "use a sorted list",
+    "Expression": "it is made for .filter(…)",
     "datetime": "use .timestamp() * 1000 or .isoformat()",
     "date": "use .isoformat()",
     "time": "use .isoformat()",
