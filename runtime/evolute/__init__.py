@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         FunctionNotFound,
         IndexNotFound,
         IndexNotReady,
+        InvalidCursor,
         InvalidId,
         InvalidQuery,
         InvalidSchedule,
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
     )
     from evolute.registry.definition import Function
     from evolute.registry.job_options import JobOutcome, Pool, Retry
-    from evolute.values import v
+    from evolute.values import q, v
     from evolute.values.cron_schedule import Schedule, cron, daily, hourly, interval, monthly, weekly
+    from evolute.values.pagination import PaginationOptions, PaginationResult
     from evolute.values.schema import define_schema, define_table
     from evolute.values.value import UNSET, Document, Id, Int64
 
@@ -73,6 +75,7 @@ __all__ = [
     "IndexNotFound",
     "IndexNotReady",
     "Int64",
+    "InvalidCursor",
     "InvalidId",
     "InvalidQuery",
     "InvalidSchedule",
@@ -83,6 +86,8 @@ __all__ = [
     "NonexistentDocument",
     "NotUnique",
     "Overloaded",
+    "PaginationOptions",
+    "PaginationResult",
     "Pool",
     "QueryCtx",
     "Range",
@@ -104,6 +109,7 @@ __all__ = [
     "interval",
     "monthly",
     "mutation",
+    "q",
     "query",
     "v",
     "weekly",
@@ -115,6 +121,7 @@ _HOMES = (
     "evolute.errors",
     "evolute.values.value",
     "evolute.values.schema",
+    "evolute.values.pagination",
     "evolute.values.cron_schedule",
     "evolute.registry.definition",
     "evolute.registry.contexts",
@@ -126,8 +133,8 @@ _HOMES = (
 if not TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
 
     def __getattr__(name):
-        if name == "v":  # a module, whose functions have names like `any` and `object`
-            globals()[name] = import_module("evolute.values.v")
+        if name in ("q", "v"):  # modules, whose functions have names like `field`, `any` and `object`
+            globals()[name] = import_module(f"evolute.values.{name}")
             return globals()[name]
         if name in __all__:
             for home in _HOMES:

@@ -26,6 +26,7 @@ from evolute.execution.deployer import Deployer, ignore_progress
 from evolute.execution.executor import Executor, ExecutorStatistics
 from evolute.execution.pool import Pool
 from evolute.execution.pool_statistics import PoolStatistics
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.query_cache import QueryCacheStatistics
 from evolute.execution.table_walk import OnProgress
 from evolute.registry.registry import RegistryReport
@@ -70,10 +71,16 @@ class Backend:
     cron_admin: CronAdmin
 
     def __init__(
-        self, config: Config, clock: Clock | None = None, *, on_progress: OnProgress = ignore_progress
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        processes: ProcessStarter | None = None,
+        *,
+        on_progress: OnProgress = ignore_progress,
     ) -> None:
         """`on_progress` hears of changes of the schema that take long."""
         self.config = config
+        self._processes = processes
         self._on_progress = on_progress
         self.clock = clock or SystemClock()
         self.call_log = CallLog(config.limits)
@@ -160,6 +167,7 @@ class Backend:
             workers=config.workers,
             action_workers=config.action_workers,
             on_worker_death=self.database.check_readers,
+            processes=self._processes,
         )
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)

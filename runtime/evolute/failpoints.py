@@ -31,6 +31,10 @@ AFTER_ACTIVATION = "after_activation"  # a deployment is published
 AFTER_DROP = "after_drop"  # some entries of a dropped index are gone
 AFTER_DROPPED = "after_dropped"  # all of them are
 
+AFTER_DRAFT_BEGUN = "after_draft_begun"  # of a compaction: its file is there, and empty
+AFTER_DRAFT = "after_draft"  # it is whole, and on the disk
+AFTER_RENAME = "after_rename"  # it has taken the place of the old one
+
 COMMITTER = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION)
 SCHEDULER = (
     AFTER_LOOK,
@@ -51,7 +55,8 @@ SCHEMA = (
     AFTER_DROP,
     AFTER_DROPPED,
 )
-ALL = COMMITTER + SCHEDULER + SCHEMA
+COMPACTION = (AFTER_DRAFT_BEGUN, AFTER_DRAFT, AFTER_RENAME)
+ALL = COMMITTER + SCHEDULER + SCHEMA + COMPACTION
 
 _armed: str | None = None
 _hits_left = 0

@@ -23,7 +23,7 @@ SECONDS = 90
 ROUNDS_MIN = 20
 ROUNDS_PER_FOLDER = 60
 RANDOM_PER_CYCLE = 12
-FAILPOINTS = failpoints.COMMITTER + failpoints.SCHEDULER
+FAILPOINTS = (*failpoints.COMMITTER, *failpoints.SCHEDULER)
 
 
 def crashes(chance: random.Random) -> Iterator[str | None]:

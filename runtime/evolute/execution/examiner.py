@@ -15,6 +15,7 @@ from typing import Protocol, Self
 from evolute.errors import DefinitionError
 from evolute.execution.channel import Frame
 from evolute.execution.examination import RowsExamined, RowsRequest
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.worker_process import WorkerProcess
 from evolute.limits import Limits
 from evolute.system.deployments import Deployment
@@ -33,15 +34,8 @@ class Examiner(Protocol):
 class ExaminingProcess(WorkerProcess):
     """The process. Its lane is `rows`."""
 
-    def __init__(self, limits: Limits, *, lifeline_fd: int, on_gone: Callable[[WorkerProcess], None]) -> None:
-        super().__init__(
-            "rows",
-            limits,
-            lifeline_fd=lifeline_fd,
-            on_outcome=_nothing,
-            on_late=_nothing,
-            on_gone=on_gone,
-        )
+    def __init__(self, limits: Limits, processes: ProcessStarter) -> None:
+        super().__init__("rows", limits, processes=processes, on_outcome=_nothing, on_late=_nothing, on_gone=_nothing)
         self._asked = 0
         self._awaited: asyncio.Future[RowsExamined] | None = None
 
@@ -83,14 +77,14 @@ class ProcessExaminer:
         deployment: Deployment,
         data_path: str,
         limits: Limits,
+        processes: ProcessStarter,
         *,
-        lifeline_fd: int,
         on_worker_death: Callable[[], object],
     ) -> None:
         self._deployment = deployment
         self._data_path = data_path
         self._limits = limits
-        self._lifeline_fd = lifeline_fd
+        self._processes = processes
         self._on_worker_death = on_worker_death
         self._process: ExaminingProcess | None = None
         self._turn = asyncio.Lock()
@@ -133,7 +127,7 @@ class ProcessExaminer:
         await asyncio.shield(self.close())
 
     async def _start(self) -> ExaminingProcess:
-        self._process = ExaminingProcess(self._limits, lifeline_fd=self._lifeline_fd, on_gone=_nothing)
+        self._process = ExaminingProcess(self._limits, self._processes)
         await self._process.start(self._deployment, self._data_path)
         return self._process
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -29,6 +28,7 @@ from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
 from evolute.execution.pool_statistics import PoolStatistics
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
 from evolute.execution.seeds import seeds
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
@@ -54,6 +54,7 @@ class Pool:
         workers: int,
         action_workers: int,
         on_worker_death: Callable[[], object],
+        processes: ProcessStarter | None = None,
     ) -> None:
         self._data_path = data_path
         self._clock = clock
@@ -71,7 +72,7 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
-        self._lifeline_read_fd, self._lifeline_write_fd = os.pipe()
+        self._processes = processes or ProcessStarter()
 
     @property
     def report(self) -> RegistryReport:
@@ -123,8 +124,9 @@ class Pool:
         if deployment is None:
             assert self._active is not None, "no deployment has been activated"
             deployment = self._active.deployment
-        path, fd = self._data_path, self._lifeline_read_fd
-        return ProcessExaminer(deployment, path, self._limits, lifeline_fd=fd, on_worker_death=self._on_worker_death)
+        return ProcessExaminer(
+            deployment, self._data_path, self._limits, self._processes, on_worker_death=self._on_worker_death
+        )
 
     async def discard(self, generation: Generation) -> None:
         """Ends a generation that will not be activated."""
@@ -152,8 +154,7 @@ class Pool:
             worker.kill("the server is shutting down")
         await asyncio.gather(*(worker.wait_gone() for worker in workers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for fd in (self._lifeline_read_fd, self._lifeline_write_fd):
-            os.close(fd)
+        self._processes.close()
 
     def statistics(self) -> PoolStatistics:
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
@@ -301,7 +302,7 @@ class Pool:
         worker = WorkerProcess(
             lane,
             self._limits,
-            lifeline_fd=self._lifeline_read_fd,
+            processes=self._processes,
             on_outcome=lambda worker: self._has_changed(worker.lane),
             on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),
