@@ -11,6 +11,7 @@ from evolute.errors import Conflict
 from evolute.storage.keyspace import DEPLOYMENT
 from evolute.system import deployments, tables
 from evolute.system.deployments import KeptDeployment
+from evolute.system.schema_changes import SchemaWire
 from evolute.system.tables import SOURCES, TABLES
 from tests.open_store import LIMITS, OpenStore
 
@@ -18,13 +19,11 @@ FIRST = KeptDeployment("h1", "functions", "/app/functions", {"a.py": b"1", "dir/
 SECOND = KeptDeployment("h2", "functions", "/app/functions", {"a.py": b"1", "c.py": b"3"})
 
 
-def activate(
-    store: OpenStore, deployment: KeptDeployment = FIRST, schema: deployments.SchemaWire | None = None
-) -> None:
+def activate(store: OpenStore, deployment: KeptDeployment = FIRST, schema: SchemaWire | None = None) -> None:
     store.run(lambda transaction: deployments.activate(transaction, deployment, schema or {}))
 
 
-def wire(**tables: dict[str, list[str]]) -> deployments.SchemaWire:
+def wire(**tables: dict[str, list[str]]) -> SchemaWire:
     """A schema of these tables with these indexes, which accepts any row."""
     return {name: {"indexes": indexes, "staged": [], "shape": None} for name, indexes in tables.items()}
 

@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evolute.clock import NS_PER_S
+from evolute.database.transaction import Transaction
 from evolute.errors import DefinitionError, IndexNotReady, SchemaNotReady
 from evolute.execution.examination import RowsRequest
 from evolute.system import schema_changes
@@ -29,6 +31,14 @@ STRICT_INDEXED = define_schema(items=define_table(v.object({**ROW, "kind": v.lit
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def set_fields(one: str, transaction: Transaction, **fields: Any) -> None:
+    transaction.patch(one, fields)
+
+
+def remove(one: str, transaction: Transaction) -> None:
+    transaction.delete(one)
 
 
 async def changed(store: SchemaStore, schema: Schema, count: int) -> list[str]:
@@ -102,9 +112,7 @@ def test_a_row_that_is_written_whenever_it_is_looked_at_is_filled_in_a_serial_tu
 
             async def write_all(request: RowsRequest) -> None:
                 for one in ids[:3]:
-                    writes.append(
-                        asyncio.create_task(store.write(lambda tx, one=one: tx.patch(one, {"n": len(writes)})))
-                    )
+                    writes.append(asyncio.create_task(store.write(partial(set_fields, one, n=len(writes)))))
                 await asyncio.sleep(0.01)
 
             store.on_examined = write_all
@@ -209,7 +217,7 @@ def test_sv2_a_row_that_does_not_fit_stops_the_change_and_the_old_schema_serves_
                 await store.rows("by_n")
             for row in await store.rows():
                 if row["kind"] != "new":
-                    await store.write(lambda tx, row=row: tx.delete(row["_id"]))
+                    await store.write(partial(remove, row["_id"]))
             await store.change_to(STRICT_INDEXED)
             await ordered(store)
 
@@ -283,7 +291,7 @@ def test_a_log_that_forgets_too_soon_is_named(tmp_path: Path) -> None:
 
             async def write(request: RowsRequest) -> None:
                 for n in range(3):
-                    await store.write(lambda tx, n=n: tx.patch(ids[0], {"n": n}))
+                    await store.write(partial(set_fields, ids[0], n=n))
 
             store.on_examined = write
             with pytest.raises(DefinitionError, match="log_retention_ms=0"):
