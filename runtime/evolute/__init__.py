@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FunctionFault,
         FunctionNotFound,
         IndexNotFound,
+        InvalidCursor,
         InvalidId,
         InvalidQuery,
         InvalidSchedule,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from evolute.registry.job_options import JobOutcome, Pool, Retry
     from evolute.values import q, v
     from evolute.values.cron_schedule import Schedule, cron, daily, hourly, interval, monthly, weekly
+    from evolute.values.pagination import PaginationOptions, PaginationResult
     from evolute.values.schema import define_schema, define_table
     from evolute.values.value import UNSET, Document, Id, Int64
 
@@ -71,6 +73,7 @@ __all__ = [
     "Id",
     "IndexNotFound",
     "Int64",
+    "InvalidCursor",
     "InvalidId",
     "InvalidQuery",
     "InvalidSchedule",
@@ -81,6 +84,8 @@ __all__ = [
     "NonexistentDocument",
     "NotUnique",
     "Overloaded",
+    "PaginationOptions",
+    "PaginationResult",
     "Pool",
     "QueryCtx",
     "Range",
@@ -114,6 +119,7 @@ _HOMES = (
     "evolute.errors",
     "evolute.values.value",
     "evolute.values.schema",
+    "evolute.values.pagination",
     "evolute.values.cron_schedule",
     "evolute.registry.definition",
     "evolute.registry.contexts",

@@ -25,6 +25,7 @@ from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer
 from evolute.execution.executor import Executor, ExecutorStatistics
 from evolute.execution.pool import Pool, PoolStatistics
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.query_cache import QueryCacheStatistics
 from evolute.registry.registry import RegistryReport
 from evolute.registry.watcher import Watcher
@@ -67,8 +68,9 @@ class Backend:
     job_admin: JobAdmin
     cron_admin: CronAdmin
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, clock: Clock | None = None, processes: ProcessStarter | None = None) -> None:
         self.config = config
+        self._processes = processes
         self.clock = clock or SystemClock()
         self.call_log = CallLog(config.limits)
         self._stack = AsyncExitStack()
@@ -153,6 +155,7 @@ class Backend:
             workers=config.workers,
             action_workers=config.action_workers,
             on_worker_death=self.database.check_readers,
+            processes=self._processes,
         )
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)

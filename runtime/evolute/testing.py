@@ -53,6 +53,7 @@ from evolute.scheduler.crons import CronLoop
 from evolute.scheduler.scheduler import Scheduler
 from evolute.system import crons as cron_table
 from evolute.system import deployments, tables
+from evolute.system.check import faults
 from evolute.values import wire_codec
 from evolute.values.cron_schedule import load_libraries
 from evolute.values.schema import Schema, define_schema
@@ -338,7 +339,7 @@ class LocalBackend:
         await self.executor.drain(self.limits.shutdown_ms_max)
         await self.executor.query_cache.close()
         self._runners.close()
-        broken = self.database.check() if self._check else []
+        broken = self.database.check(faults) if self._check else []
         await self.database.close()
         return broken
 

@@ -17,6 +17,7 @@ from evolute.backend import Backend
 from evolute.clock import SystemClock
 from evolute.errors import Contended, DefinitionError, Overloaded
 from evolute.execution.pool import Pool
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.worker_process import WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.loader import Deployment
@@ -226,13 +227,13 @@ def test_what_others_wait_for_finds_room_in_a_full_queue(tmp_path: Path) -> None
 
 def test_a_worker_whose_start_is_called_off_is_gone_once() -> None:
     async def scenario() -> None:
-        lifeline = os.pipe()
+        processes = ProcessStarter()
         for turns in range(6):
             gone: list[WorkerProcess] = []
             worker = WorkerProcess(
                 "transaction",
                 Limits(),
-                lifeline_fd=lifeline[0],
+                processes=processes,
                 on_outcome=lambda worker: None,
                 on_late=lambda worker: None,
                 on_gone=gone.append,
@@ -246,7 +247,6 @@ def test_a_worker_whose_start_is_called_off_is_gone_once() -> None:
             for _ in range(3):
                 await asyncio.sleep(0)
             assert len(gone) == (turns > 0)
-        for fd in lifeline:
-            os.close(fd)
+        processes.close()
 
     run(scenario)

@@ -111,6 +111,27 @@ def test_frames_sent_in_one_turn_leave_in_one_write(factory: type[asyncio.Abstra
         runner.run(scenario())
 
 
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_was_sent_before_an_end_is_read_though_a_write_fails_first(
+    factory: type[asyncio.AbstractEventLoop],
+) -> None:
+    """A worker answers and dies; the server sends it something in the same turn, before it has read the answer."""
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        end = End()
+        channel = await end.open(ours)
+        theirs.sendall(b"".join(encode_frame(frame, MAX) for frame in FRAMES))
+        theirs.close()
+        channel.send(("too late",))
+        channel.close()
+        await end.wait(closed=1)
+        assert end.frames == FRAMES
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(scenario())
+
+
 def test_an_unreadable_frame_ends_the_channel_with_its_reason() -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from evolute import (
-    UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx,
-    Range, Schedule, action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly,
-    mutation, q, query, v, weekly,
+    UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx,
+    PaginationOptions, PaginationResult, QueryCtx, Range, Schedule, action, cron, daily, define_schema,
+    define_table, hourly, internal_mutation, interval, monthly, mutation, q, query, v, weekly,
 )
 
 class Channel(Document):
@@ -49,6 +49,14 @@ def recent(ctx: QueryCtx, channel: Id[Channel], limit: int = 50) -> list[Message
     assert_type(ctx.now, datetime)
     assert_type(ctx.db.normalize_id(Channel, "x"), Id[Channel] | None)
     return [row for row in found if row["body"] and ctx.random.random() < 1.0][:limit]
+
+@query
+def pages(ctx: QueryCtx, channel: Id[Channel], paginationOpts: PaginationOptions) -> PaginationResult[Message]:
+    found = ctx.db.query(Message).with_index("by_channel", channel=channel)
+    assert_type(found.paginate(paginationOpts).page, list[Message])
+    assert_type(found.paginate(num_items=3, cursor=None).map(lambda row: row["body"]), PaginationResult[str])
+    ctx.db.query("untyped").paginate({"numItems": 3, "cursor": None}, maximum_rows_read=10)
+    return found.paginate(paginationOpts, num_items=5)
 
 @internal_mutation
 def vanish(ctx: MutationCtx, message: Id[Message], key: str = "", function: int = 0, delay: int = 1) -> None:
@@ -146,6 +154,7 @@ def wrong(ctx: MutationCtx, m: Id[Message], c: Id[Channel]) -> None:
     ctx.db.query(Message).collect()[0]["text"]  # wrong: no such field
     ctx.db.query(Message).order("down")  # wrong: no such order
     ctx.db.patch("message", {})  # wrong: not an id
+    ctx.db.query(Message).paginate(numItems=3)  # wrong: no such argument
     ctx.db.query(Message).filter(q.add(1, 2))  # wrong: not a condition
     ctx.db.query(Message).filter(q.and_(q.literal(1)))  # wrong: not a condition
 

@@ -168,7 +168,7 @@ def test_depth_is_bounded_and_a_cycle_is_too_deep() -> None:
         with pytest.raises(InvalidValue, match=r"^Value is too nested \(nested 65 levels deep > maximum nesting 64\)"):
             encode(value)
     with pytest.raises(InvalidValue, match=r"^Document is too nested \(nested 17 levels deep > maximum nesting 16\)"):
-        encode(nested(17), depth_setting="document_depth_max")
+        encode(nested(17), depth_max=16, depth_setting="document_depth_max")
     with pytest.raises(InvalidValue, match="too nested"):
         decode("[" * 65 + "]" * 65)
     with pytest.raises(InvalidValue, match="Not JSON"):

@@ -15,19 +15,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
 from evolute import garbage_collector
-from evolute.backend import Backend
-from evolute.cli.terminal import show_banner, show_call, show_reload
 from evolute.config import Config
+from evolute.execution.process_starter import ProcessStarter
 from evolute.registry.source_folder import package_fault
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from evolute.backend import Backend
     from evolute.server.websocket import SyncEndpoint
 
 EXIT_INTERRUPTED = 130
@@ -38,16 +39,24 @@ def serve_forever(config: Config) -> None:
     _check_folder(config)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what a save led to is shown, not that there was one
-    with _listen(config.host, config.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, listener))
+    with (
+        _listen(config.host, config.port) as listener,
+        closing(ProcessStarter()) as processes,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve(config, listener, processes))
 
 
-async def _serve(config: Config, listener: socket.socket) -> None:
+async def _serve(config: Config, listener: socket.socket, processes: ProcessStarter) -> None:
     stopping = _on_signals()
-    backend = Backend(config)
+    processes.start_ahead(config.workers)
+    # Half of the imports come while the workers import theirs, the half that the backend does not need while they load.
+    from evolute.backend import Backend
+    from evolute.cli.terminal import show_banner, show_call, show_reload
+
+    backend = Backend(config, processes=processes)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(backend.start())
-    # The half of the imports that the backend does not need comes while the workers start.
     importing = loop.run_in_executor(None, importlib.import_module, "evolute.server.app")
     stopping.add_done_callback(lambda _: starting.cancel())
     try:
@@ -90,6 +99,8 @@ async def _end(server: uvicorn.Server, serving: asyncio.Task[None], backend: Bac
 
 
 def _watch(backend: Backend) -> asyncio.Task[None]:
+    from evolute.cli.terminal import show_reload
+
     return asyncio.get_running_loop().create_task(backend.watch(show_reload))
 
 

@@ -35,9 +35,9 @@ def is_user_table(number: int) -> bool:
 def encode_document(document: Mapping[str, object], limits: Limits, *, user_table: bool) -> bytes:
     """The bytes to store. Raises InvalidValue for what is not a value, or larger or deeper than a document may be."""
     if user_table:
-        data = encode(document, limits, depth_setting="document_depth_max")
+        data = encode(document, limits, depth_max=limits.document_depth_max, depth_setting="document_depth_max")
     else:
-        data = encode(document, limits, depth_extra=SYSTEM_DEPTH_EXTRA)
+        data = encode(document, limits, depth_max=limits.value_depth_max + SYSTEM_DEPTH_EXTRA)
     if user_table and len(data) * SIZE_PER_JSON_BYTE_MAX > limits.document_bytes_max:
         size, maximum = size_of(document), limits.document_bytes_max
         if size > maximum:

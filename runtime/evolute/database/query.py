@@ -15,8 +15,11 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefinition
 from evolute.database.index_range import Comparisons, RangeFunction
+from evolute.database.page import Walk
+from evolute.database.query_fingerprint import query_fingerprint
 from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
 from evolute.limits import Limits
+from evolute.storage.keyspace import index_prefix
 from evolute.values.q import Expression
 from evolute.values.schema import IndexDefinition
 from evolute.values.value import Int64, Value
@@ -144,6 +147,14 @@ class Query(Generic[D]):
         """One by one; leaving the loop early leaves the rest unread."""
         return self._start()
 
+    def walk(self) -> Walk:
+        """For `page.read_page`, which reads a part of it. The query is used up."""
+        self._start().close()
+        definition, index, start, end = self._resolved()
+        number, reverse = (None if definition is None else definition.number), self._order == "desc"
+        fingerprint = query_fingerprint(self._table, index, start, end, reverse=reverse, filters=self._predicates)
+        return Walk(number, index_prefix(index.id), start, end, reverse, self._predicates, fingerprint)
+
     def _taken(self, n: int) -> list[D]:
         rows = self._start()
         taken = list(islice(rows, n))
@@ -172,20 +183,25 @@ class Query(Generic[D]):
             self._state = "closed"
 
     def _documents(self) -> Iterator[dict[str, Value]]:
-        definition = self._source.table(self._table)
-        if definition is None and self._index is None:
+        definition, _, start, end = self._resolved()
+        if definition is None:
             return iter(())
+        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+
+    def _resolved(self) -> tuple[TableDefinition | None, IndexEntry, bytes, bytes]:
+        """The table, the index that is read, and which interval of it."""
+        definition = self._source.table(self._table)
         index = self._index_entry(definition, self._index or BY_CREATION_TIME)
         try:
             comparisons = self._comparisons
             start, end = comparisons.interval(self._table, index) if comparisons is not None else index.range_of(())
         except InvalidQuery as error:
             raise self._source.poison(error) from None
-        if definition is None:
-            return iter(())
-        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+        return definition, index, start, end
 
     def _index_entry(self, definition: TableDefinition | None, name: str) -> IndexEntry:
+        if definition is None and self._index is None:
+            return IndexEntry(_NO_INDEX_ID, name, ())
         if definition is not None:
             index = definition.indexes.get(name)
         else:

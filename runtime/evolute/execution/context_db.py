@@ -14,6 +14,7 @@ from evolute.database.document import decoded_id, is_user_table
 from evolute.database.transaction import Transaction
 from evolute.errors import InvalidId, InvalidQuery, SystemTableError
 from evolute.execution.context_query import ContextQuery, Row
+from evolute.execution.journal import Pages
 from evolute.execution.scope import Scope
 from evolute.system import crons, jobs
 from evolute.system.tables import CRON_RUNS, CRONS, SCHEDULED
@@ -33,20 +34,21 @@ NOT_GIVEN: Final = object()
 class ContextReader:
     """`ctx.db` of a query; see `registry.contexts.Reader`."""
 
-    __slots__ = ("_schema", "_scope", "_transaction")
+    __slots__ = ("_pages", "_schema", "_scope", "_transaction")
 
-    def __init__(self, transaction: Transaction, scope: Scope, schema: Schema) -> None:
+    def __init__(self, transaction: Transaction, scope: Scope, schema: Schema, pages: Pages) -> None:
         self._transaction = transaction
         self._scope = scope
         self._schema = schema
+        self._pages = pages
 
     @property
     def system(self) -> ContextSystemReader:
-        return ContextSystemReader(self._transaction, self._scope)
+        return ContextSystemReader(self._transaction, self._scope, self._pages)
 
     def query(self, table: str | type, /) -> ContextQuery:
         self._scope.check()
-        return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope)
+        return ContextQuery(self._transaction.query(self._readable_name(table)), self._scope, self._pages)
 
     def get(self, id: object, more: object = NOT_GIVEN, /) -> Row | None:
         with self._scope:
@@ -133,11 +135,12 @@ class ContextWriter(ContextReader):
 class ContextSystemReader:
     """`ctx.db.system`; see `registry.contexts.SystemReader`."""
 
-    __slots__ = ("_scope", "_transaction")
+    __slots__ = ("_pages", "_scope", "_transaction")
 
-    def __init__(self, transaction: Transaction, scope: Scope) -> None:
+    def __init__(self, transaction: Transaction, scope: Scope, pages: Pages) -> None:
         self._transaction = transaction
         self._scope = scope
+        self._pages = pages
 
     def get(self, id: object, more: object = NOT_GIVEN, /) -> Row | None:
         with self._scope:
@@ -156,7 +159,8 @@ class ContextSystemReader:
     def query(self, table: str, /) -> ContextQuery:
         self._scope.check()
         name = _public_system_table(table)
-        return ContextQuery(self._transaction.query(name), self._scope, partial(_shown, self._transaction, name))
+        shown = partial(_shown, self._transaction, name)
+        return ContextQuery(self._transaction.query(name), self._scope, self._pages, shown)
 
     def normalize_id(self, table: str, text: str, /) -> str | None:
         with self._scope:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from evolute.clock import Clock
 from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.generation import Generation
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
 from evolute.execution.seeds import seeds
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
@@ -67,6 +67,7 @@ class Pool:
         workers: int,
         action_workers: int,
         on_worker_death: Callable[[], object],
+        processes: ProcessStarter | None = None,
     ) -> None:
         self._data_path = data_path
         self._clock = clock
@@ -84,7 +85,7 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
-        self._lifeline_read_fd, self._lifeline_write_fd = os.pipe()
+        self._processes = processes or ProcessStarter()
 
     @property
     def report(self) -> RegistryReport:
@@ -157,8 +158,7 @@ class Pool:
             worker.kill("the server is shutting down")
         await asyncio.gather(*(worker.wait_gone() for worker in workers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for fd in (self._lifeline_read_fd, self._lifeline_write_fd):
-            os.close(fd)
+        self._processes.close()
 
     def statistics(self) -> PoolStatistics:
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
@@ -306,7 +306,7 @@ class Pool:
         worker = WorkerProcess(
             lane,
             self._limits,
-            lifeline_fd=self._lifeline_read_fd,
+            processes=self._processes,
             on_outcome=lambda worker: self._has_changed(worker.lane),
             on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),

@@ -15,19 +15,17 @@ import contextlib
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from evolute.config import worker_environment
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
+from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.limits import Limits
 from evolute.system.deployments import Deployment
@@ -77,7 +75,7 @@ class WorkerProcess:
         lane: Lane,
         limits: Limits,
         *,
-        lifeline_fd: int,
+        processes: ProcessStarter,
         on_outcome: Callable[[WorkerProcess], None],
         on_late: Callable[[WorkerProcess], None],
         on_gone: Callable[[WorkerProcess], None],
@@ -93,7 +91,7 @@ class WorkerProcess:
         self.killed_because: str | None = None
         self.overdue: Pending | None = None  # the request that it was killed for
         self._limits = limits
-        self._lifeline_fd = lifeline_fd
+        self._processes = processes
         self._on_outcome = on_outcome
         self._on_late = on_late
         self._on_gone = on_gone
@@ -172,30 +170,20 @@ class WorkerProcess:
     async def _open(self) -> None:
         """Starts the process. Raises OSError; then there may be a process, but no channel to it."""
         self._report = asyncio.get_running_loop().create_future()
-        ours, theirs = socket.socketpair()
+        started = self._processes.take()
+        self._process = started.process
         try:
-            with theirs:
-                self._process = self._exec(theirs.fileno())
             reaping = (self._process, asyncio.get_running_loop())
             threading.Thread(target=self._reap, args=reaping, name="evolute-reaper", daemon=True).start()
             self._channel = await open_channel(
-                ours,
+                started.channel,
                 on_frame=self._on_frame,
                 on_closed=self._on_closed,
                 frame_bytes_max=self._limits.frame_bytes_max,
             )
         except BaseException:
-            ours.close()
+            started.channel.close()
             raise
-
-    def _exec(self, channel_fd: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "evolute.execution.worker", str(channel_fd), str(self._lifeline_fd)],
-            pass_fds=(channel_fd, self._lifeline_fd),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for the server; a worker that is still importing could not ignore it
-            env=worker_environment(),
-        )
 
     async def _load(self, deployment: Deployment, data_path: str) -> Any:
         assert self._channel is not None

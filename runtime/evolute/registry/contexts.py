@@ -22,6 +22,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from evolute.registry.definition import ActionFunction, MutationFunction, QueryFunction, SchedulableFunction
 from evolute.registry.job_options import KeyPolicy, Retry
 from evolute.values.cron_schedule import Schedule
+from evolute.values.pagination import PaginationOptions, PaginationResult
 from evolute.values.q import Expression
 from evolute.values.value import Id
 
@@ -68,6 +69,25 @@ class Query(Protocol[D]):
 
     def take(self, n: int, /) -> list[D]: ...
     def collect(self) -> list[D]: ...
+
+    def paginate(
+        self,
+        options: PaginationOptions | Mapping[str, Any] = ...,
+        /,
+        *,
+        num_items: int = ...,
+        cursor: str | None = ...,
+        end_cursor: str | None = ...,
+        maximum_rows_read: int | None = ...,
+        maximum_bytes_read: int | None = ...,
+    ) -> PaginationResult[D]:
+        """One page of the documents, which goes on where `cursor` says; once in a function. What is given by name takes
+        the place of what the options say. A subscription's page keeps its end, so pages side by side stay gapless.
+
+        Raises InvalidCursor, which is a ConvexError too, for a cursor of another query.
+        """
+        ...
+
     def __iter__(self) -> Iterator[D]: ...
 
 

@@ -28,6 +28,7 @@ from evolute.registry.job_options import Retry
 from evolute.values.annotations import Tables, signature_hints, validator_for
 from evolute.values.containers import Field, ObjectOf, UnionOf
 from evolute.values.function_path import is_name
+from evolute.values.pagination import PAGE_OF_ANYTHING, PaginationResult
 from evolute.values.validators import AnyValue, Resolver, Validator
 from evolute.values.value import Value
 
@@ -175,8 +176,11 @@ class FunctionDefinition:
 
     def result(self, returned: object, resolver: Resolver) -> Value:
         """What the function returned, as a value. Raises ValidationFailed naming the field (E3)."""
+        returns = self.returns
+        if isinstance(returned, PaginationResult) and isinstance(returns, AnyValue):
+            returns = PAGE_OF_ANYTHING
         try:
-            return self.returns.dump(returned, resolver)
+            return returns.dump(returned, resolver)
         except ValidationFailed as error:
             raise ValidationFailed(f"ReturnsValidationError: {error}") from None
 

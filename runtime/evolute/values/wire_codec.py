@@ -67,13 +67,13 @@ class _NotAValue(_Fault):
 
 
 def encode(
-    value: object, limits: Limits = _DEFAULTS, *, depth_setting: str = "value_depth_max", depth_extra: int = 0
+    value: object, limits: Limits = _DEFAULTS, *, depth_max: int | None = None, depth_setting: str = "value_depth_max"
 ) -> bytes:
-    """The canonical bytes of a Python value. `depth_setting` says how deep it may be, beside `depth_extra` levels.
+    """The canonical bytes of a Python value. `depth_max` comes from the `depth_setting`, which messages name.
 
     Raises InvalidValue, which names the path inside, for what is not a value, too deep or too large.
     """
-    depth_max = getattr(limits, depth_setting) + depth_extra
+    depth_max = limits.value_depth_max if depth_max is None else depth_max
     sizes_max = limits.array_items_max, limits.object_fields_max
     return _dumps(_walk(_Encoder, depth_max, *sizes_max, depth_setting).run(value))
 
