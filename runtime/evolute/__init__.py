@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FunctionFault,
         FunctionNotFound,
         IndexNotFound,
+        InvalidCursor,
         InvalidId,
         InvalidQuery,
         InvalidSchedule,
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
     )
     from evolute.registry.definition import Function
     from evolute.registry.job_options import JobOutcome, Pool, Retry
-    from evolute.values import v
+    from evolute.values import q, v
     from evolute.values.cron_schedule import Schedule, cron, daily, hourly, interval, monthly, weekly
+    from evolute.values.pagination import PaginationOptions, PaginationResult
     from evolute.values.schema import define_schema, define_table
     from evolute.values.value import UNSET, Document, Id, Int64
 
@@ -71,6 +73,7 @@ __all__ = [
     "Id",
     "IndexNotFound",
     "Int64",
+    "InvalidCursor",
     "InvalidId",
     "InvalidQuery",
     "InvalidSchedule",
@@ -81,6 +84,8 @@ __all__ = [
     "NonexistentDocument",
     "NotUnique",
     "Overloaded",
+    "PaginationOptions",
+    "PaginationResult",
     "Pool",
     "QueryCtx",
     "Range",
@@ -102,6 +107,7 @@ __all__ = [
     "interval",
     "monthly",
     "mutation",
+    "q",
     "query",
     "v",
     "weekly",
@@ -113,6 +119,7 @@ _HOMES = (
     "evolute.errors",
     "evolute.values.value",
     "evolute.values.schema",
+    "evolute.values.pagination",
     "evolute.values.cron_schedule",
     "evolute.registry.definition",
     "evolute.registry.contexts",
@@ -124,8 +131,8 @@ _HOMES = (
 if not TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
 
     def __getattr__(name):
-        if name == "v":  # a module, whose functions have names like `any` and `object`
-            globals()[name] = import_module("evolute.values.v")
+        if name in ("q", "v"):  # modules, whose functions have names like `field`, `any` and `object`
+            globals()[name] = import_module(f"evolute.values.{name}")
             return globals()[name]
         if name in __all__:
             for home in _HOMES:

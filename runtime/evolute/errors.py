@@ -158,6 +158,30 @@ class NotUnique(InvalidQuery):
     code = "NotUnique"
 
 
+class MultiplePaginatedQueries(InvalidQuery):
+    """A function paginated more than one query."""
+
+    code = "MultiplePaginatedDatabaseQueries"
+
+
+class InvalidPaginationLimit(InvalidQuery):
+    """A page of which nothing may be read."""
+
+    code = "InvalidPaginationLimit"
+
+
+class InvalidCursor(InvalidQuery, ConvexError):
+    """InvalidCursor: Tried to run a query starting from a cursor, but it looks like this cursor is from a different
+    query."""
+
+    code = "InvalidCursor"
+
+    def __init__(self, message: str | None = None) -> None:
+        Exception.__init__(self, " ".join((message or self.__doc__ or "").split()))
+        # What the React hooks look for: they start again with the first page.
+        self.data = {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
+
+
 class InvalidSchedule(BadRequest):
     """A delay, a time or a target cannot be scheduled."""
 

@@ -364,7 +364,7 @@ def _registry(
     if folders and (len(functions) > 1 or schema is not None or crons is not None):
         raise ValueError("give LocalBackend one functions folder, or function objects, a schema and crons")
     if folders:
-        return load(read_folder(folders[0], limits), keep_imported=True)
+        return load(read_folder(folders[0], limits), limits, keep_imported=True)
     registry = _registry_of(objects, schema or define_schema())
     faults: list[str] = []
     registry.crons = read_registrations(crons or Crons(), registry, {}, faults)

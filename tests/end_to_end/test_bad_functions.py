@@ -276,7 +276,7 @@ def test_the_context_of_an_action_ends_with_it(server: Target) -> None:
         ("index", "IndexNotFound: Index items.5 not found."),
         ("bound", "InvalidValue: object is not a value; values are "),
         ("builder", "InvalidQuery: The range of `with_index` is a function of a builder, or keywords; got 5"),
-        ("predicate", "InvalidQuery: `filter` takes a function of a document, got 5"),
+        ("predicate", "InvalidQuery: `filter` takes a function of a document, or an expression made with `q`, got 5"),
         ("take", "InvalidQuery: Arg 1 `n` to `take` must be a non-negative integer"),
         ("name", "InvalidValue: Field name 5 is of type int; field names are strings"),
         ("value", "InvalidValue: set is not a value at .a; use a sorted list"),

@@ -12,10 +12,10 @@ from evolute.database.catalog import (
     name_from,
     name_to_bytes,
     table_definition,
-    value_at,
 )
 from evolute.errors import LimitReached, StoreCorrupt
 from evolute.storage.keyspace import index_prefix
+from evolute.values.field_path import value_at
 from evolute.values.key_codec import encode_key
 from evolute.values.value import UNDEFINED, Value
 

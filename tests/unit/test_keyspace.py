@@ -15,7 +15,7 @@ ENCODED = st.binary(max_size=40)
 
 def test_meta_keys_say_their_names() -> None:
     assert parse(keyspace.LAST_TS) == ParsedKey("meta", name="last_ts")
-    assert len({keyspace.LAST_TS, keyspace.DEPLOYMENT, keyspace.NEXT_TABLE_NUMBER, keyspace.NEXT_INDEX_ID}) == 4
+    assert len(keyspace.META_KEYS) == 5
     assert str(parse(keyspace.DEPLOYMENT)) == "the record 'deployment'"
 
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from evolute import (
-    UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx, QueryCtx,
-    Range, Schedule, action, cron, daily, define_schema, define_table, hourly, internal_mutation, interval, monthly,
-    mutation, query, v, weekly,
+    UNSET, ActionCtx, BlockingActionCtx, ConvexError, Crons, Document, Function, Id, Int64, MutationCtx,
+    PaginationOptions, PaginationResult, QueryCtx, Range, Schedule, action, cron, daily, define_schema,
+    define_table, hourly, internal_mutation, interval, monthly, mutation, q, query, v, weekly,
 )
 
 class Channel(Document):
@@ -42,9 +42,21 @@ def recent(ctx: QueryCtx, channel: Id[Channel], limit: int = 50) -> list[Message
     assert_type(ctx.db.query(Point).collect(), list[Point])
     assert_type(ctx.db.query("points").unique(), dict[str, Any] | None)
     assert_type(ctx.db.get(channel), Channel | None)
+    assert_type(ctx.db.get(Channel, channel), Channel | None)
+    assert_type(ctx.db.get("channels", "x"), dict[str, Any] | None)
+    ctx.db.query(Message).full_table_scan().filter(q.and_(q.eq(q.field("body"), "x"), q.not_(q.lt(1, q.field("n")))))
+    ctx.db.query(Message).filter(q.field("read")).filter(q.literal(True)).filter(q.gt(q.add(q.field("n"), 1), UNSET))
     assert_type(ctx.now, datetime)
     assert_type(ctx.db.normalize_id(Channel, "x"), Id[Channel] | None)
     return [row for row in found if row["body"] and ctx.random.random() < 1.0][:limit]
+
+@query
+def pages(ctx: QueryCtx, channel: Id[Channel], paginationOpts: PaginationOptions) -> PaginationResult[Message]:
+    found = ctx.db.query(Message).with_index("by_channel", channel=channel)
+    assert_type(found.paginate(paginationOpts).page, list[Message])
+    assert_type(found.paginate(num_items=3, cursor=None).map(lambda row: row["body"]), PaginationResult[str])
+    ctx.db.query("untyped").paginate({"numItems": 3, "cursor": None}, maximum_rows_read=10)
+    return found.paginate(paginationOpts, num_items=5)
 
 @internal_mutation
 def vanish(ctx: MutationCtx, message: Id[Message], key: str = "", function: int = 0, delay: int = 1) -> None:
@@ -55,6 +67,8 @@ def send(ctx: MutationCtx, /, channel: Id[Channel], body: str, **rest: Any) -> I
     message = ctx.db.insert(Message, {"channel": channel, "body": body})
     assert_type(message, Id[Message])
     ctx.db.patch(message, {"body": UNSET})
+    ctx.db.patch(Message, message, {"body": ""})
+    ctx.db.replace("messages", "x", {"channel": channel, "body": ""})
     for row in ctx.db.query(Message):
         ctx.db.delete(row["_id"])
     job = ctx.scheduler.run_after(timedelta(seconds=5), vanish, message=message, key="x", delay=3, function=4)
@@ -106,6 +120,12 @@ def mark(ctx: MutationCtx, after: str = "", limit: float = 10) -> dict[str, bool
     assert_type(ctx.run_mutation(mark, after=""), dict[str, bool])
     return {"done": True}
 
+@mutation(args=v.union(v.object(paging), v.object({"all": v.boolean()})))
+def either(ctx: MutationCtx, after: str = "", limit: float = 10, all: bool = False) -> None: ...
+
+@mutation(args=v.any())
+def whatever(ctx: MutationCtx, /, **rest: Any) -> None: ...
+
 @action(args={}, returns=v.null())
 async def explicit(ctx: ActionCtx) -> None:
     assert_type(await ctx.run_query(page, channel="", after="", limit=1), list[Message])
@@ -134,6 +154,9 @@ def wrong(ctx: MutationCtx, m: Id[Message], c: Id[Channel]) -> None:
     ctx.db.query(Message).collect()[0]["text"]  # wrong: no such field
     ctx.db.query(Message).order("down")  # wrong: no such order
     ctx.db.patch("message", {})  # wrong: not an id
+    ctx.db.query(Message).paginate(numItems=3)  # wrong: no such argument
+    ctx.db.query(Message).filter(q.add(1, 2))  # wrong: not a condition
+    ctx.db.query(Message).filter(q.and_(q.literal(1)))  # wrong: not a condition
 
 crons.add("a", hourly(), tell, mesage=Id("x"))  # wrong: no such argument
 crons.add("a", hourly(), recent, channel=Id("x"))  # wrong: a query cannot be scheduled
@@ -155,6 +178,9 @@ def blocking(ctx: ActionCtx) -> None: ...
 
 @query(args={"text": str})  # wrong: not a validator
 def hinted(ctx: QueryCtx, text: str) -> None: ...
+
+@query(args=v.string())  # wrong: not an object
+def spoken(ctx: QueryCtx, text: str) -> None: ...
 
 @mutation(returns=v.optional(v.null()))  # wrong: only a field is optional
 def absent(ctx: MutationCtx) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -233,7 +233,7 @@ def test_a_full_pool_is_not_walked_and_a_look_reads_no_more_than_it_takes(store:
     read = 0
     scan = look.scan
 
-    def counting(*arguments: Any, **options: Any) -> Iterator[Any]:
+    def counting(*arguments: Any, **options: Any) -> Generator[Any, None, None]:
         nonlocal read
         for row in scan(*arguments, **options):
             read += 1

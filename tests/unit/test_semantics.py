@@ -30,6 +30,7 @@ from evolute import (
     define_table,
     internal_mutation,
     mutation,
+    q,
     query,
 )
 from evolute.clock import NS_PER_S
@@ -361,11 +362,17 @@ def test_T6_an_empty_range_that_is_filled_conflicts(things: OpenStore) -> None:
 
 
 def test_T7_rows_that_a_filter_refused_conflict(things: OpenStore) -> None:
-    tx = things.begin(schema=schema)
-    assert tx.query("things").filter(lambda row: row["value"] > 2).collect()[0]["value"] == 3
-    tx.insert("notes", {"body": "x"})
+    by_function, by_expression = things.begin(schema=schema), things.begin(schema=schema)
+    filters: list[tuple[Transaction, Any]] = [
+        (by_function, lambda row: row["value"] > 2),
+        (by_expression, q.gt(q.field("value"), 2)),
+    ]
+    for tx, wanted in filters:
+        assert [row["value"] for row in tx.query("things").filter(wanted)] == [3]
+        tx.insert("notes", {"body": "x"})
     things.run(lambda other: other.patch(value_of(other, 1)["_id"], {"group": "changed"}))
-    assert conflicts(things, tx)
+    assert conflicts(things, by_function)
+    assert conflicts(things, by_expression)
 
 
 def test_T8_commit_timestamps_rise_also_when_the_clock_goes_back(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ class WriteCounts(NamedTuple):
     bytes: int
 
 
+class ReadsLeft(NamedTuple):
+    """How much may still be read."""
+
+    documents: int
+    bytes: int
+
+
 class Budget:
     """Counts for one transaction. `exceeded` is the first limit that was reached, or None."""
 
@@ -59,6 +66,9 @@ class Budget:
             self._refuse("documents read", f"{self._documents_read_max}", "documents_read_max", READ_ADVICE)
         if self.bytes_read > self._bytes_read_max:
             self._refuse("bytes read", f"{self._bytes_read_max} bytes", "bytes_read_max", READ_ADVICE)
+
+    def reads_left(self) -> ReadsLeft:
+        return ReadsLeft(self._documents_read_max - self.documents_read, self._bytes_read_max - self.bytes_read)
 
     def count_write(self, size_bytes: int) -> None:
         """One document was written; writing it again counts again. Raises LimitReached."""

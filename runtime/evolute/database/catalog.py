@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from evolute.errors import LimitReached, StoreCorrupt
 from evolute.storage.keyspace import after_prefix, index_prefix
+from evolute.values.field_path import value_at
 from evolute.values.key_codec import encode_component, encode_key
 from evolute.values.value import UNDEFINED, Value
 from evolute.values.wire_codec import decode_canonical, encode
@@ -159,15 +160,3 @@ def _decoded(data: bytes) -> Value:
         return decode_canonical(data)
     except ValueError as error:
         raise StoreCorrupt(f"a catalog entry is not canonical JSON: {data[:200]!r}") from error
-
-
-def value_at(document: Mapping[str, Value], path: tuple[str, ...]) -> object:
-    """The value at a dotted path, or UNDEFINED where a step is missing or leads into something that is no object."""
-    if len(path) == 1:
-        return document.get(path[0], UNDEFINED)
-    value: object = document
-    for step in path:
-        if not isinstance(value, dict):
-            return UNDEFINED
-        value = value.get(step, UNDEFINED)
-    return value

@@ -7,7 +7,8 @@
 
 Both make the same comparisons, which become an interval of the index's keys. The order in which they
 are given is free. Bounds are values of any type: without an upper one a range goes on into the types that sort higher,
-and without a lower one it begins with the documents that lack the field.
+and without a lower one it begins with the documents that lack the field. These are found by `field=UNSET`; in a `Range`
+UNSET is a bound that is not given.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ def _in_index_order(
 
 
 def _already_defined(kind: str, comparison: Comparison) -> InvalidQuery:
-    value = "undefined" if comparison.value is UNDEFINED else encode(comparison.value).decode()
+    value = "undefined" if comparison.value in (UNDEFINED, UNSET) else encode(comparison.value).decode()
     symbol = _SYMBOLS[comparison.operator]
     return InvalidQuery(
         f'Already defined {kind} bound in index range. Can\'t add "{comparison.field}" {symbol} {value}.'

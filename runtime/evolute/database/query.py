@@ -15,8 +15,12 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefinition
 from evolute.database.index_range import Comparisons, RangeFunction
+from evolute.database.page import Walk
+from evolute.database.query_fingerprint import query_fingerprint
 from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
 from evolute.limits import Limits
+from evolute.storage.keyspace import index_prefix
+from evolute.values.q import Expression
 from evolute.values.schema import IndexDefinition
 from evolute.values.value import Int64, Value
 
@@ -66,7 +70,7 @@ class Query(Generic[D]):
 
         `fn` says the same with a builder: `lambda q: q.eq("field", value).gt("next", bound)` (semantics D7).
         """
-        if self._index is not None or self._order is not None or self._predicates:
+        if self._comparisons is not None or self._order is not None or self._predicates:
             raise self._misused("`with_index` comes first, right after `query`, and once")
         try:
             comparisons = Comparisons(fn, fields)
@@ -74,6 +78,14 @@ class Query(Generic[D]):
             raise self._source.poison(error) from None
         query = self._chained()
         query._index, query._comparisons = name, comparisons
+        return query
+
+    def full_table_scan(self) -> Query[D]:
+        """All documents, by creation time: what a query reads that is told nothing else, in so many words."""
+        if self._comparisons is not None or self._order is not None or self._predicates:
+            raise self._misused("`full_table_scan` comes first, right after `query`, and once")
+        query = self._chained()
+        query._comparisons = Comparisons(None, {})
         return query
 
     def order(self, order: Order, /) -> Query[D]:
@@ -86,13 +98,19 @@ class Query(Generic[D]):
         query._order = order
         return query
 
-    def filter(self, predicate: Callable[[D], object], /) -> Query[D]:
+    def filter(self, predicate: Callable[[D], object] | Expression[bool], /) -> Query[D]:
         """Those for which `predicate` is true. It runs row by row, after the index range."""
-        if not callable(predicate):
-            raise self._misused(f"`filter` takes a function of a document, got {predicate!r}")
+        if isinstance(predicate, Expression):
+            predicate = cast("Callable[[D], object]", predicate.passes)
+        elif not callable(predicate):
+            raise self._misused(
+                f"`filter` takes a function of a document, or an expression made with `q`, got {predicate!r}"
+            )
         maximum = self._source.limits.query_operators_max
         if len(self._predicates) >= maximum:
-            raise self._misused(f"Can't construct query with more than {maximum} operators")
+            raise self._misused(
+                f"Can't construct query with more than {maximum} operators. The setting is `query_operators_max`."
+            )
         query = self._chained()
         query._predicates = (*self._predicates, predicate)
         return query
@@ -129,6 +147,14 @@ class Query(Generic[D]):
         """One by one; leaving the loop early leaves the rest unread."""
         return self._start()
 
+    def walk(self) -> Walk:
+        """For `page.read_page`, which reads a part of it. The query is used up."""
+        self._start().close()
+        definition, index, start, end = self._resolved()
+        number, reverse = (None if definition is None else definition.number), self._order == "desc"
+        fingerprint = query_fingerprint(self._table, index, start, end, reverse=reverse, filters=self._predicates)
+        return Walk(number, index_prefix(index.id), start, end, reverse, self._predicates, fingerprint)
+
     def _taken(self, n: int) -> list[D]:
         rows = self._start()
         taken = list(islice(rows, n))
@@ -157,20 +183,25 @@ class Query(Generic[D]):
             self._state = "closed"
 
     def _documents(self) -> Iterator[dict[str, Value]]:
-        definition = self._source.table(self._table)
-        if definition is None and self._index is None:
+        definition, _, start, end = self._resolved()
+        if definition is None:
             return iter(())
+        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+
+    def _resolved(self) -> tuple[TableDefinition | None, IndexEntry, bytes, bytes]:
+        """The table, the index that is read, and which interval of it."""
+        definition = self._source.table(self._table)
         index = self._index_entry(definition, self._index or BY_CREATION_TIME)
         try:
             comparisons = self._comparisons
             start, end = comparisons.interval(self._table, index) if comparisons is not None else index.range_of(())
         except InvalidQuery as error:
             raise self._source.poison(error) from None
-        if definition is None:
-            return iter(())
-        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+        return definition, index, start, end
 
     def _index_entry(self, definition: TableDefinition | None, name: str) -> IndexEntry:
+        if definition is None and self._index is None:
+            return IndexEntry(_NO_INDEX_ID, name, ())
         if definition is not None:
             index = definition.indexes.get(name)
         else:

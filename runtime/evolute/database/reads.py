@@ -11,7 +11,7 @@ moment when a row is handed out and no sooner:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from evolute.database.budget import Budget
 from evolute.database.deferred_write import DeferredWrite
@@ -80,10 +80,13 @@ class Reads:
         write = self._overlay.raw.get(key)
         return write.value if write is not None else self._snapshot.get(key)
 
-    def scan(self, table_number: int, start: bytes, end: bytes, *, reverse: bool) -> Iterator[dict[str, Value]]:
+    def scan(
+        self, table_number: int, start: bytes, end: bytes, *, reverse: bool, walked: list[bytes] | None = None
+    ) -> Generator[dict[str, Value], None, None]:
         """The documents of an interval of one of the table's indexes, own writes included, each read when asked for.
 
-        Sees the writes made before its first row and no later ones. Raises LimitReached, ContextClosed.
+        Sees the writes made before its first row and no later ones; appends the index key of each to `walked`. Raises
+        LimitReached, ContextClosed.
         """
         self.check_open()
         if start >= end:
@@ -97,6 +100,8 @@ class Reads:
             for key, data in rows if ours is None else merge(rows, ours, reverse=reverse):
                 cursor.position = key
                 count_read(len(data))
+                if walked is not None:
+                    walked.append(key)
                 yield decode_document(data)
                 if self.closed:
                     self.check_open()

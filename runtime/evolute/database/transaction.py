@@ -13,8 +13,7 @@ runtime's tables; the server's own transactions use it directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -45,7 +44,7 @@ from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_i
 from evolute.values.row_types import row_type
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
-from evolute.values.value import UNSET, Value
+from evolute.values.value import SYSTEM_FIELDS, UNSET, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
 
 NS_PER_DAY = 24 * 3600 * NS_PER_S
@@ -76,7 +75,8 @@ class Transaction:
     The snapshot stays its opener's: it must be open for as long as the transaction is used, and `close` leaves it open.
     `seed` (random bytes, new for each attempt) makes the document ids; `now_ns` makes the creation times. Without
     `writable` every write is a programming error. `schema` is what user tables are checked against, if anything.
-    `scheduled_count` and `scheduled_bytes` are `jobs.schedule`'s counters of what it has scheduled.
+    `scheduled_count` and `scheduled_bytes` are `jobs.schedule`'s counters of what it has scheduled; `reads_left` and
+    `uncounted` are those of its budget.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Transaction:
         self._overlay = Overlay()
         self._reads = Reads(snapshot, self._overlay, self._budget, limits)
         self.deferred = self._reads.deferred
+        self.reads_left, self.uncounted = self._budget.reads_left, self._budget.uncounted
         self._tables = Tables(self._reads, self._overlay, limits)
         self._poison: BaseException | None = None
         self._ids_made = 0
@@ -131,9 +132,11 @@ class Transaction:
             return None
         return text if number == self.table_number(table) else None
 
-    def scan(self, table_number: int, start: bytes, end: bytes, *, reverse: bool) -> Iterator[dict[str, Value]]:
-        """What `Query` reads: the documents of an interval of one of the table's indexes."""
-        return self._reads.scan(table_number, start, end, reverse=reverse)
+    def scan(
+        self, table_number: int, start: bytes, end: bytes, *, reverse: bool, walked: list[bytes] | None = None
+    ) -> Generator[dict[str, Value], None, None]:
+        """What `Query` reads: the documents of an interval of one of the table's indexes. See `Reads.scan`."""
+        return self._reads.scan(table_number, start, end, reverse=reverse, walked=walked)
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -168,7 +171,7 @@ class Transaction:
         old = decode_document(found.data)
         merged = {**old, **checked_fields(fields, "patch")}
         if UNSET in fields.values():
-            merged = {name: value for name, value in merged.items() if value is not UNSET}
+            merged = {name: value for name, value in merged.items() if value is not UNSET or name in SYSTEM_FIELDS}
         self._put_changed(document_id, found, old, merged)
 
     def replace(self, document_id: str, fields: Mapping[str, object]) -> None:
@@ -215,11 +218,11 @@ class Transaction:
             # A row type may hold what is no value but has one: a dataclass.
             document = {**document, **self._dumped(validator, definition, without_system_fields(document))}
             data = encode_document(document, self.limits, user_table=user_table)
-        else:
-            if data == current:
-                return
-            if validator is not None:
-                self._dumped(validator, definition, without_system_fields(document))
+            validator = None
+        if data == current:
+            return
+        if validator is not None:
+            self._dumped(validator, definition, without_system_fields(document))
         if user_table:
             self._budget.count_write(len(data))
         before, before_keys, keys = self._in_snapshot(definition, key, internal_id, current, old)
@@ -349,10 +352,6 @@ class Transaction:
             raise SystemTableError("System tables (prefixed with `_`) are read-only.")
         declared = self._schema.tables.get(table) if self._schema is not None else None
         return self._tables.create(table, declared.indexes if declared is not None else ())
-
-    def uncounted(self) -> AbstractContextManager[None]:
-        """Documents read meanwhile do not count against the limits; they are in the read set as ever."""
-        return self._budget.uncounted()
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
             head = f"Uncaught ConvexError with invalid data: {_text(error.data, repr)}"
         else:
             text = error.data if isinstance(error.data, str) else data.decode()
-            head = f"Uncaught ConvexError: {text}"
+            head = head if isinstance(error, EvoluteError) else f"Uncaught ConvexError: {text}"
     lines = [head, *_notes(error), *_shown(frames)]
     code = error.code if isinstance(error, EvoluteError) else "FunctionFault"
     text = cut(printable("\n".join(lines)), limits.error_bytes_max, TRUNCATED)

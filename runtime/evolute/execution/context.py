@@ -11,7 +11,7 @@ A context is the function's for as long as its scope is open.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -20,6 +20,7 @@ from evolute.clock import NS_PER_MS
 from evolute.database.transaction import Transaction
 from evolute.execution.context_crons import ContextCrons
 from evolute.execution.context_db import ContextReader, ContextWriter
+from evolute.execution.journal import Journal, Pages
 from evolute.execution.request import Call, Kind
 from evolute.execution.schedule_options import NO_OPTIONS, Options, options_of
 from evolute.execution.scheduling import Due, due_after, due_at, target_of
@@ -51,6 +52,7 @@ class Attempt:
     now_ns: int
     seed: bytes
     calls_made: int = 0
+    journal: Journal = field(default_factory=lambda: Journal(None))
 
 
 class NestedCalls(Protocol):
@@ -94,7 +96,8 @@ class QueryContext:
         self._number = attempt.calls_made
         attempt.calls_made += 1
         self.depth = depth
-        self.db = ContextReader(attempt.transaction, scope, attempt.registry.schema)
+        self._pages = Pages(attempt.transaction, attempt.journal, depth)
+        self.db = ContextReader(attempt.transaction, scope, attempt.registry.schema, self._pages)
         self.auth = ContextAuth(attempt.call.identity)
 
     @property
@@ -133,7 +136,7 @@ class MutationContext(QueryContext):
 
     def __init__(self, attempt: Attempt, calls: NestedCalls, scope: Scope, depth: int) -> None:
         super().__init__(attempt, calls, scope, depth)
-        self.db: ContextWriter = ContextWriter(attempt.transaction, scope, attempt.registry.schema)
+        self.db: ContextWriter = ContextWriter(attempt.transaction, scope, attempt.registry.schema, self._pages)
         self.scheduler = ContextScheduler(attempt, scope)
         self.crons = ContextCrons(attempt.registry, attempt.transaction, attempt.limits, scope)
 

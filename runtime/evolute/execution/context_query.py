@@ -6,12 +6,16 @@ runtime's tables shows their rows as the public sees them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
 
 from evolute.database.query import Query
 from evolute.errors import IndexNotFound
+from evolute.execution.journal import Pages
 from evolute.execution.scope import Scope
+from evolute.values.pagination import PaginationOptions, PaginationResult, options_of
+from evolute.values.q import Expression
 
 Row: TypeAlias = dict[str, Any]
 PUBLIC_INDEXES = ("by_creation_time", "by_id")
@@ -20,11 +24,14 @@ PUBLIC_INDEXES = ("by_creation_time", "by_id")
 class ContextQuery:
     """See `registry.contexts.Query`. `shown` makes the public row of a stored one, None if they are the same."""
 
-    __slots__ = ("_query", "_scope", "_shown")
+    __slots__ = ("_pages", "_query", "_scope", "_shown")
 
-    def __init__(self, query: Query[Row], scope: Scope, shown: Callable[[Row], Row] | None = None) -> None:
+    def __init__(
+        self, query: Query[Row], scope: Scope, pages: Pages, shown: Callable[[Row], Row] | None = None
+    ) -> None:
         self._query = query
         self._scope = scope
+        self._pages = pages
         self._shown = shown
 
     def with_index(self, name: str, fn: object = None, /, **fields: object) -> ContextQuery:
@@ -33,6 +40,10 @@ class ContextQuery:
         self._scope.check()
         return self._chained(self._query.with_index(name, cast(Any, fn), **fields))
 
+    def full_table_scan(self) -> ContextQuery:
+        self._scope.check()
+        return self._chained(self._query.full_table_scan())
+
     def order(self, order: Literal["asc", "desc"], /) -> ContextQuery:
         self._scope.check()
         return self._chained(self._query.order(order))
@@ -40,10 +51,21 @@ class ContextQuery:
     def filter(self, predicate: object, /) -> ContextQuery:
         shown = self._shown
         self._scope.check()
-        if not callable(predicate):
+        passes: Callable[[Row], object]
+        if isinstance(predicate, Expression):
+            passes = predicate.passes
+        elif callable(predicate):
+            passes = self._scope.clock.as_user_code(predicate)
+        else:
             return self._chained(self._query.filter(cast(Any, predicate)))  # which refuses it
-        users = self._scope.clock.as_user_code(predicate)
-        return self._chained(self._query.filter(users if shown is None else lambda row: users(shown(row))))
+        if shown is None:
+            return self._chained(self._query.filter(passes))
+
+        @functools.wraps(passes, assigned=(), updated=())
+        def passes_as_shown(row: Row) -> object:
+            return passes(shown(row))
+
+        return self._chained(self._query.filter(passes_as_shown))
 
     def first(self) -> Row | None:
         with self._scope:
@@ -61,6 +83,13 @@ class ContextQuery:
         with self._scope:
             return self._rows(self._query.collect())
 
+    def paginate(
+        self, options: PaginationOptions | Mapping[str, object] | None = None, /, **named: object
+    ) -> PaginationResult[Row]:
+        with self._scope:
+            page = self._pages.read(self._query, options_of(options, named))
+            return page if self._shown is None else page.map(self._shown)
+
     def __iter__(self) -> Iterator[Row]:
         with self._scope:
             rows = iter(self._query)
@@ -72,7 +101,7 @@ class ContextQuery:
             yield row
 
     def _chained(self, query: Query[Row]) -> ContextQuery:
-        return ContextQuery(query, self._scope, self._shown)
+        return ContextQuery(query, self._scope, self._pages, self._shown)
 
     def _optional(self, row: Row | None) -> Row | None:
         return row if row is None or self._shown is None else self._shown(row)

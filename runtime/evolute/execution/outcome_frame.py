@@ -62,5 +62,5 @@ def unanswerable(request: FunctionRequest, error: BaseException, package: str, l
     failure = dataclasses.replace(call_error(error, package, limits), code=code)
     read_set = ReadSet()
     read_set.add_point(DEPLOYMENT)
-    results = tuple(CallResult(None, failure, (), read_set) for _ in request.calls)
+    results = tuple(CallResult(None, failure, (), read_set, journal=call.journal) for call in request.calls)
     return FunctionOutcome(request.id, 0, results, exiting=not isinstance(error, EvoluteError))

@@ -38,7 +38,7 @@ class Call:
     a mutation that must run once. `job` is the scheduled job that this call runs; `parent_job` the one on whose behalf
     it runs (a mutation called by a scheduled action). `depth` counts nested calls. `cron` is the run of a cron, (its
     id, when it is due), that this call is. `place` is the number of the place that a blocking action on whose behalf it
-    runs has in its lane.
+    runs has in its lane. `journal` is what an earlier run of the query has noted.
 
     With `ending` the job has run, and this call ends it: `path` is its completion function, which is given the outcome.
     Only if `ending.untold` is set the call is the job once more, whose completion function cannot be run.
@@ -56,6 +56,7 @@ class Call:
     cron: tuple[str, int] | None = None
     ending: Ending | None = None
     place: int | None = None
+    journal: str | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -71,6 +72,7 @@ class Call:
             None if self.cron is None else tuple(self.cron),
             None if self.ending is None else tuple(self.ending),
             self.place,
+            self.journal,
         )
 
     @classmethod
@@ -110,6 +112,7 @@ class CallResult(NamedTuple):
     """How one call ended: `value` (canonical JSON) or `error`, never both.
 
     `read_set` is what it read, whether it succeeded or raised. `user_ns` leaves out the time spent inside `ctx`.
+    `journal` is for the next run of the same query: its `Call.journal`.
     """
 
     value: bytes | None
@@ -118,6 +121,7 @@ class CallResult(NamedTuple):
     read_set: ReadSet
     user_ns: int = 0
     total_ns: int = 0
+    journal: str | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -127,11 +131,12 @@ class CallResult(NamedTuple):
             self.read_set.to_wire(),
             self.user_ns,
             self.total_ns,
+            self.journal,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> CallResult:
-        value, error, log_lines, read_set, user_ns, total_ns = wire
+        value, error, log_lines, read_set, user_ns, total_ns, journal = wire
         return cls(
             value,
             None if error is None else CallError.from_wire(error),
@@ -139,6 +144,7 @@ class CallResult(NamedTuple):
             ReadSet.from_wire(read_set),
             user_ns,
             total_ns,
+            journal,
         )
 
 

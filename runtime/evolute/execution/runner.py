@@ -18,6 +18,7 @@ from evolute.execution.completion import CompletionSpoiled, completion_call
 from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
+from evolute.execution.journal import Journal
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import (
     COMPLETION_FAILED,
@@ -133,7 +134,10 @@ class Runner:
 
     def _run_call(self, request: FunctionRequest, call: Call, transaction: Transaction) -> CallResult:
         limits, clock, lines = self._limits, self._clock, LogLines(self._limits)
-        attempt = Attempt(self._registry, limits, clock, transaction, call, request.now_ns, request.seed)
+        journal = Journal(call.journal)
+        attempt = Attempt(
+            self._registry, limits, clock, transaction, call, request.now_ns, request.seed, journal=journal
+        )
         value: bytes | None = None
         error: CallError | None = None
         try:
@@ -149,7 +153,8 @@ class Runner:
             if told is not failure:
                 error = dataclasses.replace(error, code=COMPLETION_FAILED)
             self.broken = self.broken or error.code == INTERNAL_CODE
-        return CallResult(value, error, lines.finish(), transaction.read_set, clock.user_ns, clock.total_ns)
+        read_set, noted = transaction.read_set, journal.result if request.kind == "queries" else None
+        return CallResult(value, error, lines.finish(), read_set, clock.user_ns, clock.total_ns, noted)
 
     def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool = False) -> bytes:
         limits, clock = self._limits, self._clock

@@ -11,6 +11,7 @@ The second stage, for code that swallows the exception or never returns to Pytho
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -129,6 +130,7 @@ class CallClock:
     def as_user_code(self, function: Callable[[A], R]) -> Callable[[A], R]:
         """`function`, for a `ctx` call that calls it back: its time is the user's."""
 
+        @functools.wraps(function, assigned=(), updated=())
         def called(argument: A) -> R:
             return self.user_code(function, argument)
 

@@ -22,6 +22,8 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from evolute.registry.definition import ActionFunction, MutationFunction, QueryFunction, SchedulableFunction
 from evolute.registry.job_options import KeyPolicy, Retry
 from evolute.values.cron_schedule import Schedule
+from evolute.values.pagination import PaginationOptions, PaginationResult
+from evolute.values.q import Expression
 from evolute.values.value import Id
 
 P = ParamSpec("P")
@@ -49,10 +51,14 @@ class Query(Protocol[D]):
         """The documents whose leading index fields equal `fields`; the last may be a `Range`."""
         ...
 
+    def full_table_scan(self) -> Query[D]:
+        """All documents, by creation time, as without any index."""
+        ...
+
     def order(self, order: Literal["asc", "desc"], /) -> Query[D]: ...
 
-    def filter(self, predicate: Callable[[D], bool], /) -> Query[D]:
-        """Those for which `predicate` is true. The others are read too, and count."""
+    def filter(self, predicate: Callable[[D], bool] | Expression[bool], /) -> Query[D]:
+        """Those for which a function of the document, or an expression of `q`, is true. The others are read too."""
         ...
 
     def first(self) -> D | None: ...
@@ -63,13 +69,36 @@ class Query(Protocol[D]):
 
     def take(self, n: int, /) -> list[D]: ...
     def collect(self) -> list[D]: ...
+
+    def paginate(
+        self,
+        options: PaginationOptions | Mapping[str, Any] = ...,
+        /,
+        *,
+        num_items: int = ...,
+        cursor: str | None = ...,
+        end_cursor: str | None = ...,
+        maximum_rows_read: int | None = ...,
+        maximum_bytes_read: int | None = ...,
+    ) -> PaginationResult[D]:
+        """One page of the documents, which goes on where `cursor` says; once in a function. What is given by name takes
+        the place of what the options say. A subscription's page keeps its end, so pages side by side stay gapless.
+
+        Raises InvalidCursor, which is a ConvexError too, for a cursor of another query.
+        """
+        ...
+
     def __iter__(self) -> Iterator[D]: ...
 
 
 class SystemReader(Protocol):
     """The runtime's own tables `_scheduled_functions`, `_crons` and `_cron_runs`. Only for reading."""
 
+    @overload
     def get(self, id: Id[D], /) -> D | None: ...
+    @overload
+    def get(self, table: str, id: str, /) -> dict[str, Any] | None: ...
+
     def query(self, table: str, /) -> Query[dict[str, Any]]: ...
     def normalize_id(self, table: str, text: str, /) -> Id[Any] | None: ...
 
@@ -85,8 +114,13 @@ class Reader(Protocol):
     @overload
     def query(self, table: str, /) -> Query[dict[str, Any]]: ...
 
-    def get(self, id: Id[D], /) -> D | None:
-        """None if there is no such document. Raises InvalidId for a string that is no id."""
+    @overload
+    def get(self, id: Id[D], /) -> D | None: ...
+    @overload
+    def get(self, table: type[D], id: Id[D], /) -> D | None: ...
+    @overload
+    def get(self, table: str, id: str, /) -> dict[str, Any] | None:
+        """None if there is no such document. Raises InvalidId for a string that is no id, or one of another table."""
         ...
 
     @overload
@@ -103,12 +137,31 @@ class Writer(Reader, Protocol):
     @overload
     def insert(self, table: str, fields: Mapping[str, object], /) -> Id[Any]: ...
 
-    def patch(self, id: Id[Any], fields: Mapping[str, object], /) -> None:
-        """Replaces the given top-level fields; `UNSET` removes one. Raises NonexistentDocument, as do the other two."""
+    @overload
+    def patch(self, id: Id[Any], fields: Mapping[str, object], /) -> None: ...
+    @overload
+    def patch(self, table: type[D], id: Id[D], fields: Mapping[str, object], /) -> None: ...
+    @overload
+    def patch(self, table: str, id: str, fields: Mapping[str, object], /) -> None:
+        """Replaces the given top-level fields; `UNSET` removes one. Raises NonexistentDocument, as do the other two.
+
+        Naming the table as well makes an id of another one an error.
+        """
         ...
 
+    @overload
     def replace(self, id: Id[Any], fields: Mapping[str, object], /) -> None: ...
+    @overload
+    def replace(self, table: type[D], id: Id[D], fields: Mapping[str, object], /) -> None: ...
+    @overload
+    def replace(self, table: str, id: str, fields: Mapping[str, object], /) -> None: ...
+
+    @overload
     def delete(self, id: Id[Any], /) -> None: ...
+    @overload
+    def delete(self, table: type[D], id: Id[D], /) -> None: ...
+    @overload
+    def delete(self, table: str, id: str, /) -> None: ...
 
 
 class Scheduler(Protocol):

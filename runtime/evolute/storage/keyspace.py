@@ -1,6 +1,6 @@
 """Every key of the store and the bytes it is made of: the one table of the format.
 
-    01 name                       a fact about the store: LAST_TS, DEPLOYMENT, the two counters
+    01 name                       a fact about the store: LAST_TS, DEPLOYMENT, the two counters, CURSOR_KEY
     02 name                       the catalog: a table's definition by its name     canonical JSON
     03 number:4                   the catalog: a table's name by its number         canonical JSON
     04 number:4 internal id:16    a document                                        canonical JSON, with system fields
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 INTERNAL_ID_BYTES = 16
 SESSION_HASH_BYTES = 16
@@ -40,8 +40,9 @@ LAST_TS = _META + b"last_ts"
 DEPLOYMENT = _META + b"deployment"
 NEXT_TABLE_NUMBER = _META + b"next_table_number"
 NEXT_INDEX_ID = _META + b"next_index_id"
+CURSOR_KEY = _META + b"cursor_key"
 
-META_KEYS = frozenset({LAST_TS, DEPLOYMENT, NEXT_TABLE_NUMBER, NEXT_INDEX_ID})
+META_KEYS = frozenset({LAST_TS, DEPLOYMENT, NEXT_TABLE_NUMBER, NEXT_INDEX_ID, CURSOR_KEY})
 
 CATALOG_RANGE = (_TABLE, _TABLE_NUMBER)
 TABLE_NUMBER_RANGE = (_TABLE_NUMBER, _DOCUMENT)

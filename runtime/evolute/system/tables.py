@@ -15,7 +15,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from evolute.clock import random_bytes
+from evolute.database.cursor import CURSOR_KEY_BYTES
 from evolute.database.transaction import Transaction
+from evolute.storage.keyspace import CURSOR_KEY
 from evolute.values.schema import IndexDefinition
 
 SCHEDULED: Final = "_scheduled_functions"
@@ -70,7 +73,9 @@ TABLES: Final = (
 
 
 def bootstrap(transaction: Transaction) -> None:
-    """Make those that are missing: all of them in a new store, none in an old one."""
+    """Make those that are missing, and the key of cursors: all of it in a new store, nothing in an old one."""
+    if transaction.get_raw(CURSOR_KEY) is None:
+        transaction.put_raw(CURSOR_KEY, random_bytes(CURSOR_KEY_BYTES))
     for table in TABLES:
         if transaction.table(table.name) is None:
             transaction.create_table(table.name, table.indexes, number=table.number)

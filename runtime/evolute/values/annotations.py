@@ -9,6 +9,8 @@
     TypedDict  dataclass                  an object; if it is a row type of the schema or a Document, the document
     pydantic model  msgspec Struct        the same, where these libraries are used
     Id[Row]  Id["table"]  Id              an id of that table, or of any
+    PaginationOptions                     the argument `paginationOpts` of a paginated query
+    PaginationResult[X]                   a page of these
     Any  object                           any value
 
 `Annotated[X, …]` is X. Anything else is a DefinitionError, which says where inside the hint it was found.
@@ -24,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from evolute.errors import DefinitionError
 from evolute.values.containers import ArrayOf, Field, ObjectOf, RecordOf, UnionOf, field_name_fault, is_record_key
+from evolute.values.pagination import OPTIONS, PAGE_OF_ANYTHING, PaginationOptions, PaginationResult, result_of
 from evolute.values.row_types import RowType, row_type, unresolved
 from evolute.values.validators import (
     AnyValue,
@@ -54,6 +57,8 @@ _PLAIN: Final[Mapping[object, Validator]] = {
     list: ArrayOf(AnyValue()),
     dict: RecordOf(String(), AnyValue()),
     Id: IdOf(None),
+    PaginationOptions: OPTIONS,
+    PaginationResult: PAGE_OF_ANYTHING,
 }
 
 
@@ -136,6 +141,8 @@ def _validator(hint: object, tables: Tables, within: tuple[type, ...]) -> Valida
         return _union(_literal(member, hint) for member in arguments)
     if origin is Id:
         return _id(arguments[0], tables)
+    if origin is PaginationResult:
+        return result_of(_validator(arguments[0], tables, within))
     if origin is list and len(arguments) == 1:
         return ArrayOf(_validator(arguments[0], tables, within))
     if origin is dict and len(arguments) == 2:

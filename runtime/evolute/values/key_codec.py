@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from evolute.errors import InvalidValue
-from evolute.values.value import UNDEFINED, WHOLE_MAX, Int64, Undefined, not_a_value
+from evolute.values.value import UNDEFINED, WHOLE_MAX, Int64, Undefined, Unset, not_a_value
 
 _INT64_ZERO: Final = 0x08
 _NUMBER: Final = 0x0D
@@ -42,7 +42,7 @@ _pack_positive: Final = struct.Struct(">Bd").pack
 
 
 def encode_component(value: object) -> bytes:
-    """The bytes of one field of an index key; UNDEFINED stands for a field that the document does not have.
+    """The bytes of one field of an index key; UNDEFINED, or UNSET, for a field that the document does not have.
 
     Raises InvalidValue for what is not a value.
     """
@@ -90,7 +90,7 @@ def _string(value: str) -> bytes:
 
 
 def _rare(value: object) -> bytes:
-    if isinstance(value, Undefined):
+    if isinstance(value, (Undefined, Unset)):
         return b"\x01"
     if isinstance(value, Int64):
         return _int64(int(value))
@@ -114,7 +114,7 @@ def _rare(value: object) -> bytes:
 
 
 def _item(value: object) -> bytes:
-    if isinstance(value, Undefined):
+    if isinstance(value, (Undefined, Unset)):
         raise InvalidValue(not_a_value(value))
     return encode_component(value)
 

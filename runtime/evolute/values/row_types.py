@@ -4,6 +4,7 @@
     dataclass       an instance of it; its defaults make fields optional
     pydantic model  an instance of it, under the names of its aliases; its own validators run both ways
     msgspec Struct  an instance of it, under its encoded names; its constraints are checked both ways
+    `row_type`      what a class of ours names there is what is known of it
 
 The last two are known if their library has been imported, as it has where somebody has written such a class: nothing
 here imports it. The types of their fields are those of any row type.
@@ -56,6 +57,8 @@ def row_type(hint: object) -> RowType | None:
         return TypedDictRow(hint)
     if not isinstance(hint, type):
         return None
+    if isinstance(own := vars(hint).get("row_type"), RowType):
+        return own
     if dataclasses.is_dataclass(hint):
         return DataclassRow(hint)
     pydantic, msgspec = sys.modules.get("pydantic.main"), sys.modules.get("msgspec")

@@ -23,6 +23,7 @@ from evolute.values.containers import (
     checked_validator,
     is_record_key,
 )
+from evolute.values.pagination import OPTIONS, result_of
 from evolute.values.validators import (
     AnyValue,
     Boolean,
@@ -66,6 +67,11 @@ def float64() -> Number:
 
 def int64() -> Int64Number:
     """An Int64."""
+    return Int64Number()
+
+
+def bigint() -> Int64Number:
+    """The same as `int64`."""
     return Int64Number()
 
 
@@ -126,6 +132,16 @@ def union(*members: Validator) -> UnionOf:
 def nullable(validator: Validator) -> UnionOf:
     """The same, or None."""
     return UnionOf((checked_validator(validator, "v.nullable"), Null()))
+
+
+def pagination_options() -> ObjectOf:
+    """What the React hooks send as `paginationOpts`; it arrives as PaginationOptions."""
+    return OPTIONS
+
+
+def pagination_result(item: Validator) -> ObjectOf:
+    """A page of such items: PaginationResult."""
+    return result_of(checked_validator(item, "v.pagination_result"))
 
 
 def optional(validator: Describable) -> Field:

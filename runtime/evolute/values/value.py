@@ -167,6 +167,7 @@ _INSTEAD: Final = {
     "tuple": "use a list",
     "set": "use a sorted list",
     "frozenset": "use a sorted list",
+    "Expression": "it is made for .filter(…)",
     "datetime": "use .timestamp() * 1000 or .isoformat()",
     "date": "use .isoformat()",
     "time": "use .isoformat()",
@@ -184,6 +185,8 @@ _INSTEAD: Final = {
     "CommitTs": "it has a meaning only as a field that is stored",
     "Query": "end it with .collect(), .take(n), .first() or .unique()",
     "ContextQuery": "end it with .collect(), .take(n), .first() or .unique()",
+    "PaginationOptions": "annotate the parameter with PaginationOptions",
+    "PaginationResult": "return it by itself, or annotate the field with PaginationResult",
 }
 
 
