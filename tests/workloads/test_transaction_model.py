@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hypothesis import note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from evolute.database.index_range import Operator
 from evolute.errors import Conflict
@@ -53,7 +53,7 @@ RARE: list[object] = [
     *(None, False, True, -0.0, 1.5, float("nan"), Int64(0), Int64(1), Int64(-300), "", "ab", b"", b"a"),
     *([], [1], [1, 2], {}, {"x": 1}, {"x": None}, LONG, LONG + "b" * 40, "é" * 300),
 ]
-HOW = ["collect", "collect", "first", "unique", "take", "each", "patch", "patch", "delete", "clear"]
+HOW = ["collect", "collect", "first", "unique", "take", "each", "patch", "patch", "delete", "clear", "pages"]
 
 
 class Programs:
@@ -245,5 +245,8 @@ class Transactions(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-TestTransactions = Transactions.TestCase
-TestTransactions.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+def test_every_result_is_that_of_the_commits_one_after_the_other() -> None:
+    run_state_machine_as_test(
+        Transactions,
+        settings=settings(max_examples=100, stateful_step_count=30, deadline=None),
+    )

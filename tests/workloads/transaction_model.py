@@ -16,12 +16,15 @@ from functools import cmp_to_key
 from itertools import islice
 from typing import Any, Final, Protocol
 
-from evolute.database.catalog import value_at
+from evolute.database.cursor import END
 from evolute.database.index_range import IndexRangeBuilder, Operator, Range
+from evolute.database.page import Span, read_page
 from evolute.database.query import Query
 from evolute.database.transaction import Savepoint, Transaction
 from evolute.errors import InvalidId, NonexistentDocument, NotUnique
 from evolute.values.document_id import decode_id
+from evolute.values.field_path import value_at
+from evolute.values.pagination import PaginationOptions
 from evolute.values.schema import define_schema, define_table
 from evolute.values.value import UNSET, Int64
 from evolute.values.wire_codec import encode
@@ -137,7 +140,8 @@ class Patch:
     fields: Row
 
     def on_store(self, work: Work) -> object:
-        return work.transaction.patch(self.document_id, self.fields)
+        work.transaction.patch(self.document_id, self.fields)
+        return None
 
     def on_model(self, view: View, result: object) -> object:
         old = view.existing(self.document_id)
@@ -151,7 +155,8 @@ class Replace:
     fields: Row
 
     def on_store(self, work: Work) -> object:
-        return work.transaction.replace(self.document_id, self.fields)
+        work.transaction.replace(self.document_id, self.fields)
+        return None
 
     def on_model(self, view: View, result: object) -> object:
         view.put(self.document_id, view.existing(self.document_id), self.fields)
@@ -163,7 +168,8 @@ class Delete:
     document_id: str
 
     def on_store(self, work: Work) -> object:
-        return work.transaction.delete(self.document_id)
+        work.transaction.delete(self.document_id)
+        return None
 
     def on_model(self, view: View, result: object) -> object:
         view.existing(self.document_id)
@@ -219,7 +225,7 @@ class Read:
 
     `equal` are the values of the index's first fields, `bounds` are on the next one. `how` is "collect", "first",
     "unique", "take", "each" (a loop that is left after `count` rows), "patch" or "delete": a loop that does this to
-    every row, or "clear": one that at its first row deletes all of them.
+    every row, or "clear": one that at its first row deletes all of them; "pages" are of `count` rows each.
     """
 
     table: str
@@ -246,6 +252,8 @@ class Read:
                 return list(map(shown, query.take(self.count)))
             case "each":
                 return list(map(shown, islice(iter(query), self.count)))
+            case "pages":
+                return self._pages(work.transaction)
         seen = []
         for row in query:
             seen.append(shown(row))
@@ -257,6 +265,16 @@ class Read:
                 for each in self._query(work.transaction).collect():
                     work.transaction.delete(each["_id"])
         return seen
+
+    def _pages(self, transaction: Transaction) -> list[list[bytes | None]]:
+        """Each from the end of the one before."""
+        pages, end = [], None
+        while end != END:
+            walk = self._query(transaction).walk()
+            page = read_page(transaction, walk, Span(end, None), PaginationOptions(num_items=max(self.count, 1)))
+            pages.append(list(map(shown, page.rows)))
+            end = page.end
+        return pages
 
     def _query(self, transaction: Transaction) -> Query[Row]:
         query: Query[Row] = transaction.query(self.table)
@@ -296,6 +314,9 @@ class Read:
                 return shown(rows[0] if rows else None)
             case "take" | "each":
                 rows = rows[: self.count]
+            case "pages":
+                size = max(self.count, 1)
+                return [list(map(shown, rows[first : first + size])) for first in range(0, len(rows) + 1, size)]
             case "patch":
                 for row in rows:
                     view.put(row["_id"], row, {**row, **self.changes})
