@@ -1,4 +1,4 @@
-"""Pages over the wire: subscriptions that keep their ends through reconnects, restarts and new code, with any client."""
+"""Pages over the wire: subscriptions that keep their ends, through lost connections, restarts and new code."""
 
 from __future__ import annotations
 
