@@ -13,6 +13,7 @@ from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
 from evolute.limits import MIB, Limits
 from evolute.system import tables
+from evolute.system.check import faults
 from evolute.values.schema import Schema
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class OpenStore:
         return value
 
     def check(self) -> list[str]:
-        return self.database.check()
+        return self.database.check(faults)
 
     def close(self) -> None:
         for snapshot in self._snapshots:

@@ -44,7 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "backend": ("base", "values", "storage", "database", "system", "registry", "execution", "scheduler"),
     "testing": ("base", "values", "storage", "database", "system", "registry", "execution", "scheduler"),
     "server": ("base", "values", "protocol", "execution", "registry", "sync", "backend"),
-    "cli": ("base", "values", "storage", "execution", "registry", "backend", "server", "client"),
+    "cli": ("base", "values", "storage", "system", "execution", "registry", "backend", "server", "client"),
     "client": ("base", "values", "protocol"),
     "facade": ("base", "values", "registry", "database"),
     "__main__": ("cli",),

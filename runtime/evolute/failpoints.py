@@ -23,6 +23,10 @@ AFTER_COMPLETION_FAILED = "after_completion_failed"  # its job has yet to end wi
 AFTER_JOB_END = "after_job_end"
 AFTER_CRON_END = "after_cron_end"  # a run is on record, and the next one's time
 
+AFTER_DRAFT_BEGUN = "after_draft_begun"  # of a compaction: its file is there, and empty
+AFTER_DRAFT = "after_draft"  # it is whole, and on the disk
+AFTER_RENAME = "after_rename"  # it has taken the place of the old one
+
 COMMITTER = (AFTER_VALIDATION, AFTER_PUTS, AFTER_COMMIT, AFTER_PUBLICATION)
 SCHEDULER = (
     AFTER_LOOK,
@@ -34,7 +38,8 @@ SCHEDULER = (
     AFTER_JOB_END,
     AFTER_CRON_END,
 )
-ALL = COMMITTER + SCHEDULER
+COMPACTION = (AFTER_DRAFT_BEGUN, AFTER_DRAFT, AFTER_RENAME)
+ALL = COMMITTER + SCHEDULER + COMPACTION
 
 _armed: str | None = None
 _hits_left = 0

@@ -53,6 +53,7 @@ from evolute.scheduler.crons import CronLoop
 from evolute.scheduler.scheduler import Scheduler
 from evolute.system import crons as cron_table
 from evolute.system import deployments, tables
+from evolute.system.check import faults
 from evolute.values import wire_codec
 from evolute.values.cron_schedule import load_libraries
 from evolute.values.schema import Schema, define_schema
@@ -338,7 +339,7 @@ class LocalBackend:
         await self.executor.drain(self.limits.shutdown_ms_max)
         await self.executor.query_cache.close()
         self._runners.close()
-        broken = self.database.check() if self._check else []
+        broken = self.database.check(faults) if self._check else []
         await self.database.close()
         return broken
 
@@ -363,7 +364,7 @@ def _registry(
     if folders and (len(functions) > 1 or schema is not None or crons is not None):
         raise ValueError("give LocalBackend one functions folder, or function objects, a schema and crons")
     if folders:
-        return load(read_folder(folders[0], limits), keep_imported=True)
+        return load(read_folder(folders[0], limits), limits, keep_imported=True)
     registry = _registry_of(objects, schema or define_schema())
     faults: list[str] = []
     registry.crons = read_registrations(crons or Crons(), registry, {}, faults)

@@ -57,7 +57,7 @@ class ModelEngine:
         return 0
 
     def statistics(self) -> EngineStatistics:
-        return EngineStatistics(len(self._rows), 0, 0, 0, 0, 0)
+        return EngineStatistics(len(self._rows), 0, 0, 0, 0, 0, 0)
 
     def close(self) -> None:
         self._open = False

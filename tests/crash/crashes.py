@@ -25,6 +25,7 @@ from evolute.config import FAILPOINT_VARIABLE
 from evolute.database.database import Database
 from evolute.database.transaction import Transaction
 from evolute.limits import Limits
+from evolute.system.check import faults
 from evolute_client.async_client import Client
 from evolute_client.backoff import Backoff
 from tests.end_to_end.server_process import ServerProcess, alive
@@ -213,7 +214,7 @@ class Crashes:
         """What the data folder holds, in one snapshot, when it has been found sound. No server may run."""
         database = Database(self.data / "store", SystemClock(), Limits())
         try:
-            assert database.check() == []
+            assert database.check(faults) == []
             with database.snapshot() as snapshot:
                 transaction = Transaction(snapshot, limits=Limits(), now_ns=0, seed=b"", writable=False)
                 with transaction.uncounted():

@@ -15,6 +15,7 @@ from evolute.clock import monotonic_ns
 from evolute.config import Config
 from evolute.execution.request import CallError, Outcome
 from evolute.limits import Limits
+from evolute.system.check import faults
 from tests.end_to_end.server_process import alive
 from tests.unit.function_store import call, write_folder
 
@@ -116,7 +117,7 @@ class BackendUnderTest:
         pids = self.pids
         try:
             if error is None:
-                assert self.backend.database.check() == []
+                assert self.backend.database.check(faults) == []
         finally:
             await self.backend.stop()
         assert not [pid for pid in pids if alive(pid)]

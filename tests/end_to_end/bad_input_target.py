@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from evolute.clock import SystemClock
 from evolute.database.database import Database
 from evolute.limits import MIB, Limits
+from evolute.system.check import faults
 from tests.end_to_end.misbehaving_functions import write_functions
 from tests.end_to_end.server_process import ServerProcess
 
@@ -170,7 +171,7 @@ def check(data: Path) -> list[str]:
     async def opened() -> list[str]:
         database = Database(data / "store", SystemClock(), Limits())
         try:
-            return database.check()
+            return database.check(faults)
         finally:
             await database.close()
 

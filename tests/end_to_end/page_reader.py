@@ -259,6 +259,23 @@ class PageReader:
             assert self._server is not None, f"{block}: there is no server to call"
             options = ["--url", self._server.url, "--data", str(self._server.data)]
             self._last_output = self._completed([sys.executable, "-m", "evolute", *arguments, *options])
+        elif name == "check":
+            assert self._server is not None, f"{block}: there is no data folder"
+            self._last_output = self._completed(
+                [sys.executable, "-m", "evolute", *arguments, "--data", str(self._server.data)]
+            )
+        elif name == "compact":
+            self._compact(block, arguments)
+
+    def _compact(self, block: Block, arguments: list[str]) -> None:
+        """While the server is stopped, as the page says; then it runs again where it was."""
+        assert self._server is not None, f"{block}: there is no data folder"
+        functions, data, port = self._server.functions, self._server.data, self._server.port
+        assert self._server.stop() == 0
+        self._server.close()
+        self._last_output = self._completed([sys.executable, "-m", "evolute", *arguments, "--data", str(data)])
+        self._server = ServerProcess(functions, data, port=port, folder=self._folder)
+        self._server.start()
 
     def _completed(self, command: list[str]) -> str:
         done = subprocess.run(

@@ -204,7 +204,7 @@ def test_a_port_that_is_in_use_is_named(server: ServerProcess, tmp_path: Path) -
 
 def test_a_data_folder_serves_one_server(server: ServerProcess) -> None:
     given = ["--functions", str(server.functions), "--data", str(server.data), "--port", "0"]
-    assert_refused(evolute("dev", *given), f"is in use by another server, process {server.process.pid}")
+    assert_refused(evolute("dev", *given), f"is in use by a server, process {server.process.pid}")
     with RawSession(server.url) as client:
         assert client.mutate("counters:add", name="unharmed")["result"] == 1
 

@@ -25,6 +25,7 @@ from evolute.execution.request import Call
 from evolute.limits import Limits
 from evolute.system import jobs as job_table
 from evolute.system import pauses
+from evolute.system.check import faults
 from evolute.values import wire_codec
 from tests.end_to_end.backend_under_test import DIES, Deaths
 from tests.end_to_end.server_process import ServerProcess
@@ -438,7 +439,7 @@ def stored(folder: Path) -> tuple[list[str], int]:
     async def main() -> tuple[list[str], int]:
         database = Database(folder / "data" / "store", SystemClock(), Limits())
         try:
-            assert database.check() == []
+            assert database.check(faults) == []
             with database.snapshot() as snapshot:
                 transaction = Transaction(snapshot, limits=Limits(), now_ns=0, seed=b"", writable=False)
                 jobs = transaction.query("_scheduled_functions").collect()

@@ -46,7 +46,7 @@ class FunctionStore:
     def __init__(self, folder: Path, files: dict[str, str], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.deployment: Deployment = read_folder(write_folder(folder / "functions", files), self.limits)
-        self.registry = load(self.deployment)
+        self.registry = load(self.deployment, self.limits)
         self.path = folder / "store"
         self.engine = LmdbEngine(self.path, self.limits, sync=False)
         self.ts = NOW_NS

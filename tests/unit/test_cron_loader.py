@@ -61,7 +61,7 @@ def load_crons(folder: Path, crons: str, others: Mapping[str, str] | None = None
     files = {"schema.py": SCHEMA, "digest.py": DIGEST, "crons.py": crons, **(others or {})}
     for name, text in files.items():
         (app / name).write_text(text)
-    return load(read_folder(app, Limits()))
+    return load(read_folder(app, Limits()), Limits())
 
 
 def refusal(folder: Path, crons: str, others: Mapping[str, str] | None = None) -> str:
@@ -161,4 +161,4 @@ def test_crons_py_may_hold_functions_too(tmp_path: Path) -> None:
 
 def test_a_folder_without_crons_has_none(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
-    assert list(load(read_folder(tmp_path / "app", Limits())).crons) == []
+    assert list(load(read_folder(tmp_path / "app", Limits()), Limits()).crons) == []

@@ -68,8 +68,7 @@ def test_a_second_server_is_told_who_has_the_folder(tmp_path: Path) -> None:
             [sys.executable, "-c", OPEN_IT, str(tmp_path)], capture_output=True, text=True, check=False
         )
         assert (
-            f"DataFolderInUse: The data folder {tmp_path} is in use by another server, process {os.getpid()}"
-            in other.stderr
+            f"DataFolderInUse: The data folder {tmp_path} is in use by a server, process {os.getpid()}" in other.stderr
         )
         folder.close()
         folder.close()

@@ -125,6 +125,72 @@ def test_rest_receives_what_no_parameter_is_named_for_and_nothing_more() -> None
         definition.bind({"author": USER, "body": "x", "more": 1}, TABLES)
 
 
+TEXT = v.object({"kind": v.literal("text"), "body": v.string(), "bold": v.optional(v.boolean())})
+IMAGE = v.object({"kind": v.literal("image"), "from": v.bytes()})
+
+
+def test_args_may_be_one_object_or_another() -> None:
+    @mutation(args=v.union(TEXT, v.union(IMAGE)))
+    def send(ctx: MutationCtx, kind: str, body: str = "", bold: bool = False, from_: bytes = b"") -> None: ...
+
+    definition = define(send, "m:send", SCHEMA)
+    assert definition.bind({"kind": "text", "body": "x"}, TABLES) == {"kind": "text", "body": "x"}
+    assert definition.bind({"kind": "image", "from": b"x"}, TABLES) == {"kind": "image", "from_": b"x"}
+    assert definition.unbind({"kind": "image", "from_": b"x"}, TABLES) == {"kind": "image", "from": b"x"}
+    assert definition.arguments_json() == v.union(TEXT, v.union(IMAGE)).to_json()
+    for arguments in ({"kind": "text", "from": b"x"}, {"kind": "image", "body": "x"}, {}):
+        with pytest.raises(ValidationFailed, match=r"^ArgumentValidationError: Value does not match validator\."):
+            definition.bind(arguments, TABLES)  # type: ignore[arg-type]
+
+
+def test_what_a_member_of_args_lacks_needs_a_default() -> None:
+    @mutation(args=v.union(TEXT, IMAGE))
+    def send(ctx: MutationCtx, kind: str, body: str, other: int = 0) -> None: ...
+
+    assert faults_of(send) == [
+        "parameter body: `args` says that it may be absent, so it needs a default",
+        "parameter other: `args` does not name it, so no call could give it; add it to `args`, or remove the parameter",
+        "parameter bold: `args` names it, but the function has no such parameter; add it, or `**rest`",
+        "parameter from: `args` names it, but the function has no such parameter; add it, or `**rest`",
+    ]
+
+    @mutation(args=v.union(TEXT, IMAGE))
+    def rest(ctx: MutationCtx, /, **rest: Any) -> None: ...
+
+    assert define(rest, "m:rest", SCHEMA).bind({"kind": "image", "from": b""}, TABLES) == {"kind": "image", "from": b""}
+
+
+def test_args_may_be_anything() -> None:
+    @query(args=v.any())  # type: ignore[arg-type]
+    def find(ctx: QueryCtx, from_: int = 0, **rest: int) -> None: ...
+
+    definition = define(find, "m:find", SCHEMA)
+    assert definition.arguments_json() == {"type": "any"}
+    assert definition.bind({"from": "x", "more": None}, TABLES) == {"from_": "x", "more": None}
+    with pytest.raises(ValidationFailed, match="Object contains extra field `ctx`"):
+        definition.bind({"ctx": 1}, TABLES)
+
+    @query(args=v.any())
+    def fixed(ctx: QueryCtx, from_: int) -> None: ...
+
+    assert faults_of(fixed) == [
+        "has args=v.any(), so a call may name any argument: it needs `**rest` to receive them",
+        "parameter from_: with args=v.any() it may be absent, so it needs a default",
+    ]
+
+
+def test_args_are_an_object() -> None:
+    for args, fault in (
+        (v.string(), r"^find: args is v\.object\(…\), a union of these, or v\.any\(\), not v\.string\(\)$"),
+        (v.union(), r"^find: args is v\.object\(…\), a union of these, or v\.any\(\), not v\.union\(\)$"),
+        (v.union(TEXT, v.null()), r"^find: args is a union of v\.object\(…\), and not of v\.null\(\)$"),
+    ):
+        with pytest.raises(DefinitionError, match=fault):
+
+            @query(args=args)  # type: ignore[arg-type]
+            def find(ctx: QueryCtx, /, **rest: Any) -> None: ...
+
+
 def test_no_arguments_at_all() -> None:
     @query(args={})
     def nothing(ctx: QueryCtx) -> None: ...
@@ -173,7 +239,7 @@ def test_what_is_no_validator_is_refused_where_it_is_written(tmp_path: Path) -> 
         (folder / f"{name}.py").write_text(source)
 
     with pytest.raises(DefinitionError) as caught:
-        load(read_folder(folder, Limits()))
+        load(read_folder(folder, Limits()), Limits())
 
     text = str(caught.value)
     for fault in (

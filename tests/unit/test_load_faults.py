@@ -139,7 +139,7 @@ def said_of(files: dict[str, str], folder: Path) -> str:
         "from evolute.limits import Limits\n"
         "from evolute.registry.loader import load, read_folder\n"
         "try:\n"
-        "    load(read_folder(Path(sys.argv[1]), Limits()))\n"
+        "    load(read_folder(Path(sys.argv[1]), Limits()), Limits())\n"
         "except DefinitionError as error:\n"
         "    print(error)\n"
     )

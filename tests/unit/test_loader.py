@@ -54,7 +54,7 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def load_files(folder: Path, files: Mapping[str, str | bytes]) -> Registry:
-    return load(read_folder(write(folder, files), LIMITS))
+    return load(read_folder(write(folder, files), LIMITS), LIMITS)
 
 
 def run(registry: Registry, path: str, *arguments: Any) -> Any:
@@ -65,7 +65,7 @@ def refusal(folder: Path, files: Mapping[str, str | bytes], limits: Limits = LIM
     """What is said about a folder that cannot be loaded."""
     app = write(folder, files)
     with pytest.raises(DefinitionError) as caught:
-        load(read_folder(app, limits))
+        load(read_folder(app, limits), limits)
     return str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_exactly_the_bytes_that_were_read_are_run_and_shown(tmp_path: Path) -> N
     (app / "messages.py").write_text("# saved since\n" * 40)
     (app / "late.py").write_text("")
 
-    registry = load(deployment)
+    registry = load(deployment, LIMITS)
 
     function = registry.resolve("messages:fail").function
     assert function.file == str(app / "messages.py")
@@ -234,7 +234,7 @@ def test_modules_that_a_test_has_imported_can_be_kept(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     imported = importlib.import_module("app.messages")
 
-    registry = load(read_folder(app, LIMITS), keep_imported=True)
+    registry = load(read_folder(app, LIMITS), LIMITS, keep_imported=True)
 
     assert registry.resolve("messages:find").function is imported.find
     assert set(registry.functions) == {"messages:find", "a/b:find"}
@@ -317,6 +317,8 @@ def test_causes_are_shown_and_trimmed_too(tmp_path: Path) -> None:
 
 def test_a_schema_has_a_name_and_its_faults_are_the_authors(tmp_path: Path) -> None:
     assert "schema.py: it has no schema; write `schema = define_schema(…)`" in refusal(tmp_path, {"schema.py": "x = 1"})
+    text = refusal(tmp_path, {"schema.py": "schema = {}"})
+    assert "schema.py: `schema` is a dict, and no schema; write `schema = define_schema(…)`" in text
     text = refusal(tmp_path, {"schema.py": SCHEMA.replace('["name"]', '["nome"]')})
     assert "references the field nome that does not exist" in text
     assert "values/schema.py" not in text

@@ -120,6 +120,12 @@ def mark(ctx: MutationCtx, after: str = "", limit: float = 10) -> dict[str, bool
     assert_type(ctx.run_mutation(mark, after=""), dict[str, bool])
     return {"done": True}
 
+@mutation(args=v.union(v.object(paging), v.object({"all": v.boolean()})))
+def either(ctx: MutationCtx, after: str = "", limit: float = 10, all: bool = False) -> None: ...
+
+@mutation(args=v.any())
+def whatever(ctx: MutationCtx, /, **rest: Any) -> None: ...
+
 @action(args={}, returns=v.null())
 async def explicit(ctx: ActionCtx) -> None:
     assert_type(await ctx.run_query(page, channel="", after="", limit=1), list[Message])
@@ -172,6 +178,9 @@ def blocking(ctx: ActionCtx) -> None: ...
 
 @query(args={"text": str})  # wrong: not a validator
 def hinted(ctx: QueryCtx, text: str) -> None: ...
+
+@query(args=v.string())  # wrong: not an object
+def spoken(ctx: QueryCtx, text: str) -> None: ...
 
 @mutation(returns=v.optional(v.null()))  # wrong: only a field is optional
 def absent(ctx: MutationCtx) -> None: ...

@@ -252,7 +252,9 @@ def write(folder: Path, pools: str | None) -> Path:
 
 
 def test_pools_are_loaded(tmp_path: Path) -> None:
-    registry = load(read_folder(write(tmp_path, 'pools = {"email": Pool(concurrency=4, per_second=10)}'), Limits()))
+    registry = load(
+        read_folder(write(tmp_path, 'pools = {"email": Pool(concurrency=4, per_second=10)}'), Limits()), Limits()
+    )
     assert registry.pools == {"email": Pool(concurrency=4, per_second=10)}
     assert registry.functions["mail:send"].function.pool == "email"
 
@@ -271,7 +273,7 @@ def test_pools_are_loaded(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_pools_is_an_error_at_load(tmp_path: Path, pools: str | None, text: str) -> None:
     with pytest.raises(DefinitionError, match=text):
-        load(read_folder(write(tmp_path, pools), Limits()))
+        load(read_folder(write(tmp_path, pools), Limits()), Limits())
 
 
 @pytest.mark.parametrize(

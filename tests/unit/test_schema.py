@@ -10,7 +10,7 @@ import pytest
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
 from evolute.values.containers import Field, ObjectOf
-from evolute.values.schema import IndexDefinition, TableSchema, define_schema, define_table
+from evolute.values.schema import IndexDefinition, TableSchema, define_schema, define_table, under
 from evolute.values.validators import AnyValue, IdOf, String
 from evolute.values.value import Document, Id
 
@@ -95,7 +95,8 @@ INVALID = 'In table "messages" the index "by_x" is invalid'
         (["body.length"], f"{INVALID} because it references the field body.length that does not exist."),
         (
             [f"extra.f{n}" for n in range(16)],
-            f"{INVALID}: Indexes may have up to 16 fields, of which `_creationTime` is one.",
+            f"{INVALID}: Indexes may have up to 16 fields, of which `_creationTime` is one. "
+            "The setting is `index_fields_max`.",
         ),
         (
             ["extra.a-b"],
@@ -136,12 +137,20 @@ def test_too_many_indexes() -> None:
     table = define_table()
     for number in range(Limits.indexes_per_table_max + 1):
         table = table.index(f"by_{number}", [f"f{number}"])
-    assert faults(t=table) == ['Table "t" cannot have more than 64 indexes.']
+    assert faults(t=table) == ['Table "t" cannot have more than 64 indexes. The setting is `indexes_per_table_max`.']
 
 
-def test_a_single_string_is_not_a_list_of_fields() -> None:
-    with pytest.raises(DefinitionError, match=r"\['name'\]"):
-        define_table(Channel).index("by_name", "name")
+@pytest.mark.parametrize(
+    ("name", "fields", "fault"),
+    [
+        ("by_name", "name", '"by_name" is invalid: Its fields are a list of names: ["name"]'),
+        ("by_name", 5, '"by_name" is invalid: Its fields are a list of names, and not 5'),
+        ("by_name", ["name", 5], "\"by_name\" is invalid: Its fields are a list of names, and not ('name', 5)"),
+        (["by_name"], ["name"], '["by_name"] is invalid: The name of an index is a string.'),
+    ],
+)
+def test_an_index_is_a_string_and_a_list_of_strings(name: Any, fields: Any, fault: str) -> None:
+    assert faults(channels=define_table(Channel).index(name, fields)) == [f'In table "channels" the index {fault}']
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -160,6 +169,28 @@ def test_an_id_of_a_row_without_a_table() -> None:
     assert fault.startswith('In table "messages": field `channel` of Message: Id[Channel] names no table')
 
 
-def test_what_is_not_a_table() -> None:
-    with pytest.raises(DefinitionError, match=r"use define_table"):
-        define_schema(channels=Channel)  # type: ignore[arg-type]
+def test_what_is_not_a_table_hides_no_other_fault() -> None:
+    raw: Any = Channel
+    nothing: Any = None
+    assert faults(channels=raw, messages=define_table(Message).index("by_x", ["nope"]), _bad=nothing) == [
+        f'In table "channels": use define_table(…) instead of {Channel!r}',
+        'In table "_bad": use define_table(…) instead of None',
+        f"{INVALID} because it references the field nope that does not exist.",
+        '"_bad" is not a table name: letters, digits and `_`, at most 64 of them, and a letter first '
+        "(`_` is for system tables).",
+    ]
+
+
+def test_settings_are_those_of_the_load_under_way() -> None:
+    table = define_table().index("by_a", ["a", "b"])
+    with under(Limits(index_fields_max=1, indexes_per_table_max=1, tables_max=1)):
+        assert faults(one=table.index("by_b", ["b"]), two=define_table()) == [
+            'Table "one" cannot have more than 1 indexes. The setting is `indexes_per_table_max`.',
+            'In table "one" the index "by_a" is invalid: Indexes may have up to 2 fields, of which `_creationTime` is '
+            "one. The setting is `index_fields_max`.",
+            "Number of tables cannot exceed 1. The setting is `tables_max`.",
+        ]
+        define_schema(one=define_table().index("by_a", ["a"]))
+    with under(Limits(index_fields_max=16)):
+        define_schema(one=define_table().index("wide", [f"f{n}" for n in range(16)]))
+    define_schema(one=table.index("by_b", ["b"]), two=define_table())

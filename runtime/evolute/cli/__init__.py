@@ -1,1 +1,1 @@
-"""The command line: `evolute dev`, `evolute serve`, `evolute run`, `evolute jobs`, `evolute crons`."""
+"""The command line: `evolute dev`, `serve`, `run`, `jobs`, `crons`, `check`, `compact`."""

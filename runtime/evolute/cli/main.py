@@ -14,6 +14,8 @@ from typing import TypeVar
 import click
 
 from evolute.cli.admin_client import address_of, address_options
+from evolute.cli.check import check
+from evolute.cli.compact import compact
 from evolute.cli.crons import crons
 from evolute.cli.jobs import jobs
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
@@ -102,6 +104,8 @@ def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) 
 
 commands.add_command(jobs)
 commands.add_command(crons)
+commands.add_command(check)
+commands.add_command(compact)
 
 
 def _config(

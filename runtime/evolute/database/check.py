@@ -5,16 +5,17 @@
     the key of a document ──► its `_id`     and `_creationTime` is there
     the counters                            are beyond everything that was given out
     LAST_TS                                 is a timestamp
-    a session's record                      can be read, and says when it was committed
+    a session's record                      can be read, and was committed, at LAST_TS or before
     every key                               belongs to a family of `keyspace`
 
-It runs after every test, after every crash, and on an operator's demand. It trusts nothing that it reads, and goes on
-after each fault it finds.
+It runs after every test, after every crash, and on an operator's demand (`evolute check`). It trusts nothing that it
+reads, and goes on after each fault it finds. It keeps the catalog in memory and nothing that grows with the rows. What
+the rows of the runtime's own tables must keep is `system/check.py`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from evolute.database.catalog import (
     BY_CREATION_TIME,
@@ -45,16 +46,28 @@ from evolute.values.value import Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, decode_canonical
 
 TIMESTAMP_MAX = 2**63 - 1
+ROWS_PER_REPORT = 1000
+
+
+def _nobody(rows: int) -> None:
+    pass
 
 
 def check(reader: Reader) -> list[str]:
     """Every broken invariant, as a sentence; none if the store is sound. `reader` should be an unbounded one."""
-    return list(_Check(reader).run())
+    return list(faults(reader))
+
+
+def faults(reader: Reader, on_rows: Callable[[int], None] = _nobody) -> Iterator[str]:
+    """The same one by one, as they are found. `on_rows` hears now and then how many rows have been looked at."""
+    return _Check(reader, on_rows).run()
 
 
 class _Check:
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, on_rows: Callable[[int], None]) -> None:
         self._reader = reader
+        self._on_rows = on_rows
+        self._last_commit_ts = TIMESTAMP_MAX
         self._tables: dict[int, TableDefinition] = {}
         self._indexes: dict[int, tuple[TableDefinition, IndexEntry]] = {}
 
@@ -64,7 +77,9 @@ class _Check:
         yield from self._counter(NEXT_INDEX_ID, max(self._indexes, default=0))
         user_tables = [number for number in self._tables if number >= FIRST_USER_TABLE_NUMBER]
         yield from self._counter(NEXT_TABLE_NUMBER, max(user_tables, default=0))
-        for key, value in self._reader.scan(b"", None):
+        for rows, (key, value) in enumerate(self._reader.scan(b"", None)):
+            if rows % ROWS_PER_REPORT == 0:
+                self._on_rows(rows)
             parsed = parse(key)
             match parsed.family:
                 case "table number":
@@ -88,6 +103,8 @@ class _Check:
             yield "The last timestamp is missing."
         elif len(data) != 8 or not 0 < decode_number(data) <= TIMESTAMP_MAX:
             yield f"The last timestamp is not one: {data.hex()}."
+        else:
+            self._last_commit_ts = decode_number(data)
 
     def _session_record(self, parsed: ParsedKey, value: bytes) -> Iterator[str]:
         try:
@@ -97,6 +114,8 @@ class _Check:
             return
         if not 0 < commit_ts <= TIMESTAMP_MAX:
             yield f"{parsed} says that it was committed at {commit_ts}, which is no timestamp."
+        elif commit_ts > self._last_commit_ts:
+            yield f"{parsed} says that it was committed at {commit_ts}, after the last timestamp."
 
     def _counter(self, key: bytes, given_out_max: int) -> Iterator[str]:
         """`given_out_max` is the largest number that the counter must have given out, 0 if none."""

@@ -12,7 +12,7 @@ that it needs is still there. Its other duty is the readers' table: see `check_r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from evolute.database.subscriptions import Subscriptions, SubscriptionStatistics
 from evolute.database.write_log import LogReader, LogStatistics, new_write_log
 from evolute.errors import StoreCorrupt
 from evolute.limits import Limits
-from evolute.storage.engine import Engine, EngineStatistics
+from evolute.storage.engine import Engine, EngineStatistics, Reader
 from evolute.storage.keyspace import LAST_TS, decode_number, encode_number
 from evolute.storage.lmdb_engine import LmdbEngine
 
@@ -95,11 +95,14 @@ class Database:
         """
         return self._engine.check_readers()
 
-    def check(self) -> list[str]:
-        """Every broken invariant of the store, as a sentence. Reads all of it, on the calling thread."""
+    def check(self, faults: Callable[[Reader], Iterable[str]] = check) -> list[str]:
+        """Every broken invariant of the store, as a sentence. Reads all of it, on the calling thread.
+
+        `faults` may be a check that knows more: `system.check`'s.
+        """
         reader = self._engine.reader(unbounded=True)
         try:
-            return check(reader)
+            return list(faults(reader))
         finally:
             reader.close()
 

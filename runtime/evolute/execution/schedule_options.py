@@ -15,6 +15,7 @@ from evolute.registry.job_options import DEFAULT_POOL, KEY_CHARACTERS_MAX, Retry
 from evolute.registry.registry import Registry
 from evolute.system import jobs
 from evolute.system.jobs import JobOptions
+from evolute.values.containers import ObjectOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,12 @@ def _completion(registry: Registry, reference: object) -> str | None:
 
 def completion_parameter(definition: FunctionDefinition) -> str:
     """The argument that receives the JobOutcome. Raises InvalidSchedule if there is not exactly one to fill."""
-    fields = definition.arguments.fields
+    arguments = definition.arguments
+    if not isinstance(arguments, ObjectOf):
+        raise InvalidSchedule(
+            f"`on_complete` runs {definition.path}(ctx, job: JobOutcome), but its args are {arguments.describe()}"
+        )
+    fields = arguments.fields
     required = [name for name, field in fields.items() if not field.optional]
     if len(required) == 1:
         return required[0]

@@ -103,7 +103,8 @@ def _serve(sock: socket.socket) -> None:
     channel = BlockingChannel(sock, limits.frame_bytes_max)
     _bound_memory(limits.worker_memory_bytes_max)
     try:
-        registry = load(Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"]))
+        sources = Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"])
+        registry = load(sources, limits)
         engine = LmdbEngine(Path(payload["data"]), limits, read_only=True)
     except DefinitionError as error:
         channel.send([("load_failed", [str(error)])])

@@ -23,10 +23,10 @@ from types import FunctionType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from evolute.errors import DefinitionError, ValidationFailed
-from evolute.registry.explicit_validators import Args, Returns, checked_args, checked_returns, mismatches
+from evolute.registry.explicit_validators import Args, Returns, all_fields, checked_args, checked_returns, mismatches
 from evolute.registry.job_options import Retry
 from evolute.values.annotations import Tables, signature_hints, validator_for
-from evolute.values.containers import Field, ObjectOf
+from evolute.values.containers import Field, ObjectOf, UnionOf
 from evolute.values.function_path import is_name
 from evolute.values.pagination import PAGE_OF_ANYTHING, PaginationResult
 from evolute.values.validators import AnyValue, Resolver, Validator
@@ -132,11 +132,11 @@ class BlockingActionFunction(ActionFunction[P, R_co]):
 @dataclass(frozen=True)
 class FunctionDefinition:
     """A function under its path. `parameters` maps the arguments whose Python name differs; `rest` checks further
-    arguments, None refuses them."""
+    arguments, None refuses them. The arguments are one object, or one of several, which have no rest."""
 
     path: str
     function: Function[..., Any]
-    arguments: ObjectOf
+    arguments: ObjectOf | UnionOf
     returns: Validator
     parameters: Mapping[str, str]
     rest: Validator | None = None
@@ -156,9 +156,7 @@ class FunctionDefinition:
 
     def bind(self, arguments: Mapping[str, Value], resolver: Resolver) -> dict[str, Any]:
         """The keyword arguments of one call. Raises ValidationFailed naming the field (E3)."""
-        validator = self.arguments
-        if self.rest is not None:
-            validator = self._with_rest(self.rest, arguments)
+        validator = self.arguments if self.rest is None else self._with_rest(self.rest, arguments)
         try:
             parsed = validator.parse(dict(arguments), resolver)
         except ValidationFailed as error:
@@ -190,6 +188,7 @@ class FunctionDefinition:
         return AnyValue().to_json() if self.rest is not None else self.arguments.to_json()
 
     def _with_rest(self, rest: Validator, arguments: Mapping[str, object]) -> ObjectOf:
+        assert isinstance(self.arguments, ObjectOf), "a union has no rest"
         taken = {*self.arguments.fields, *self._names}
         further = [name for name in arguments if name not in taken]
         return ObjectOf({**self.arguments.fields, **{name: Field(rest) for name in further}})
@@ -208,9 +207,8 @@ def define(function: Function[..., Any], path: str, tables: Tables) -> FunctionD
     if reading.faults:
         where = f"{function.file}:{function.line} {path}"
         raise DefinitionError("\n".join(f"{where} {fault}" for fault in reading.faults))
-    return FunctionDefinition(
-        path, function, ObjectOf(reading.fields), reading.returns, reading.parameters, reading.rest
-    )
+    arguments = reading.union or ObjectOf(reading.fields)
+    return FunctionDefinition(path, function, arguments, reading.returns, reading.parameters, reading.rest)
 
 
 def named_arguments(
@@ -244,6 +242,7 @@ class _SignatureReading:
         self.tables = tables
         self.hints: Mapping[str, object] = {}
         self.fields: dict[str, Field] = {}
+        self.union: UnionOf | None = None
         self.parameters: dict[str, str] = {}
         self.rest: Validator | None = None
         self.returns: Validator = AnyValue()
@@ -308,12 +307,28 @@ class _SignatureReading:
             optional = parameter.default is not inspect.Parameter.empty
             self.fields[name] = Field(self._validator(parameter.name, where), optional=optional)
 
-    def _take(self, args: ObjectOf, parameters: list[inspect.Parameter]) -> None:
+    def _take(self, args: ObjectOf | UnionOf | AnyValue, parameters: list[inspect.Parameter]) -> None:
         """Explicit validators in place of what was read."""
+        if isinstance(args, AnyValue):
+            self._take_anything()
+            return
         named = {outside_name(p.name): p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         taken = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        self.faults.extend(mismatches(args, named, taken, rest=self.rest is not None))
-        self.fields, self.rest = dict(args.fields), None
+        fields = all_fields(args)
+        self.faults.extend(mismatches(fields, named, taken, rest=self.rest is not None))
+        self.fields, self.rest = dict(fields.fields), None
+        self.union = args if isinstance(args, UnionOf) else None
+
+    def _take_anything(self) -> None:
+        """`args=v.any()`: whatever a call gives, by whatever name, the function must be able to receive."""
+        if self.rest is None:
+            self.faults.append("has args=v.any(), so a call may name any argument: it needs `**rest` to receive them")
+        for name, field in self.fields.items():
+            if not field.optional:
+                python = self.parameters.get(name, name)
+                self.faults.append(f"parameter {python}: with args=v.any() it may be absent, so it needs a default")
+            self.fields[name] = Field(AnyValue(), optional=True)
+        self.rest = AnyValue()
 
     def _validator(self, name: str, where: str) -> Validator:
         if name not in self.hints:

@@ -10,18 +10,40 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import TypeAlias
 
-from evolute.values.containers import ObjectOf, checked_fields, checked_validator
-from evolute.values.validators import Describable, Validator
+from evolute.errors import DefinitionError
+from evolute.values.containers import Field, ObjectOf, UnionOf, checked_fields, checked_validator
+from evolute.values.validators import AnyValue, Describable, Validator
 
-Args: TypeAlias = Mapping[str, Describable] | ObjectOf
+Args: TypeAlias = Mapping[str, Describable] | ObjectOf | UnionOf | AnyValue
 Returns: TypeAlias = Validator | Mapping[str, Describable]
 
 
-def checked_args(args: Args | None, function: str) -> ObjectOf | None:
+def checked_args(args: Args | None, function: str) -> ObjectOf | UnionOf | AnyValue | None:
     """The validator of all arguments. Raises DefinitionError naming the function and the parameter."""
-    if args is None or isinstance(args, ObjectOf):
+    if args is None or isinstance(args, (ObjectOf, AnyValue)):
         return args
+    if isinstance(args, UnionOf) and args.members:
+        for member in args.members:
+            if not isinstance(member, (ObjectOf, UnionOf)):
+                raise DefinitionError(f"{function}: args is a union of v.object(…), and not of {member.describe()}")
+            checked_args(member, function)
+        return args
+    if isinstance(args, Validator):
+        raise DefinitionError(f"{function}: args is v.object(…), a union of these, or v.any(), not {args.describe()}")
     return ObjectOf(checked_fields(args, f"{function}: args"))
+
+
+def all_fields(args: ObjectOf | UnionOf) -> ObjectOf:
+    """What a call may give, whichever member of a union it is for: what some lack may be absent."""
+    if isinstance(args, ObjectOf):
+        return args
+    members = [all_fields(member).fields for member in args.members if isinstance(member, (ObjectOf, UnionOf))]
+    fields: dict[str, Field] = {}
+    for name in sorted(set().union(*members)):
+        given = [member[name] for member in members if name in member]
+        optional = len(given) < len(members) or any(field.optional for field in given)
+        fields[name] = Field(UnionOf(tuple(field.validator for field in given)), optional=optional)
+    return ObjectOf(fields)
 
 
 def checked_returns(returns: Returns | None, function: str) -> Validator | None:

@@ -39,6 +39,7 @@ from evolute.registry.source_folder import (
     source_files,
 )
 from evolute.values.schema import Schema, define_schema
+from evolute.values.schema import under as schema_limits
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,18 @@ def _hash(package: str, sources: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def load(deployment: Deployment, *, keep_imported: bool = False) -> Registry:
+def load(deployment: Deployment, limits: Limits, *, keep_imported: bool = False) -> Registry:
     """Imports the deployment in this process and reads its functions. Raises one DefinitionError for all its faults.
 
-    An earlier deployment of the same package is forgotten. With `keep_imported`, modules that this process has already
+    An earlier deployment of the same package is forgotten. Its schema has to keep to the `limits`. With
+    `keep_imported`, modules that this process has already
     imported from the same files are used as they are; tests need it, which import the modules they test.
     """
     finder = SourceFinder(deployment.package, deployment.root, deployment.sources)
     finder.install(keep_imported=keep_imported)
     faults: list[str] = []
-    modules = _import_all(deployment, faults)
+    with schema_limits(limits):
+        modules = _import_all(deployment, faults)
     faults.extend(_misplaced(deployment, modules))
     schema = _schema(deployment, modules, faults)
     functions: dict[str, FunctionDefinition] = {}
@@ -165,9 +168,12 @@ def _schema(deployment: Deployment, modules: Mapping[str, ModuleType], faults: l
     if SCHEMA not in modules:
         faults.append(f"{SCHEMA} is broken, so the functions' signatures were not checked")
         return None
+    advice = "write `schema = define_schema(…)`"
     schema = getattr(modules[SCHEMA], "schema", None)
-    if not isinstance(schema, Schema):
-        faults.append(f"{SCHEMA}: it has no schema; write `schema = define_schema(…)`")
+    if schema is None:
+        faults.append(f"{SCHEMA}: it has no schema; {advice}")
+    elif not isinstance(schema, Schema):
+        faults.append(f"{SCHEMA}: `schema` is a {type(schema).__name__}, and no schema; {advice}")
         return None
     return schema
 

@@ -22,6 +22,8 @@ class EngineStatistics:
     entries: int
     pages: int
     """Every page ever taken from the disk, free ones included. It grows while a reader pins the pages of its moment."""
+    free_pages: int
+    """Those that hold no rows: to be used again, still pinned by a reader, or the list of all of these itself."""
     page_bytes: int
     map_bytes: int
     readers: int

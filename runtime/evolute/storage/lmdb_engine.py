@@ -26,12 +26,14 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 import lmdb
 
 from evolute.errors import (
+    DataFolderInUse,
     DiskFault,
     EvoluteError,
     FateUnknown,
@@ -52,6 +54,7 @@ _LENGTH_BYTES = 4
 _FULL_CODES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED_CODE = 0
 _DISK_FULL_BYTES = 1024 * 1024
+_META_PAGES = 2
 
 _Row = tuple[bytes, bytes]
 
@@ -176,9 +179,12 @@ class LmdbEngine:
             table = self._environment.readers().splitlines()[1:]
         except lmdb.Error as error:
             raise _reading_error(error) from error
+        pages = information["last_pgno"] + 1
+        used_pages = status["branch_pages"] + status["leaf_pages"] + status["overflow_pages"] + _META_PAGES
         return EngineStatistics(
             entries=status["entries"],
-            pages=information["last_pgno"] + 1,
+            pages=pages,
+            free_pages=max(pages - used_pages, 0),  # the two were asked for one after the other
             page_bytes=status["psize"],
             map_bytes=information["map_size"],
             # LMDB's own count is the most there ever were; a slot kept for the next snapshot ends with "-".
@@ -186,8 +192,49 @@ class LmdbEngine:
             readers_max=information["max_readers"],
         )
 
+    def copy_compacted(self, file: int) -> None:
+        """Write the newest snapshot to an open file, without free pages. Raises StorageFull, or as a read does."""
+        try:
+            self._environment.copyfd(file, compact=True)
+        except lmdb.Error as error:
+            if error.code in _FULL_CODES:
+                raise StorageFull(f"The disk is full. ({error})") from error
+            raise _reading_error(error) from error
+
     def close(self) -> None:
         self._environment.close()
+
+
+def entries_in(file: Path, limits: Limits) -> int:
+    """How many rows a store's file holds that nobody has open. Raises DiskFault, StoreCorrupt."""
+    try:
+        with lmdb.open(str(file), subdir=False, readonly=True, lock=False, map_size=limits.map_bytes_max) as copy:
+            entries: int = copy.stat()["entries"]
+            return entries
+    except (lmdb.Error, OSError) as error:
+        raise _opening_error(file, error) from error
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """While inside, no process has the store at `path` open: for who replaces its file. Raises DataFolderInUse.
+
+    LMDB's lock file is set up by the first who opens it, from the data file of that moment, and only then: who has it
+    open must not meet another data file. This process must have the store closed.
+    """
+    import fcntl
+
+    lock = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # the byte that every process locks that has it open
+        except (BlockingIOError, PermissionError) as error:
+            raise DataFolderInUse(
+                f"The store at {path} is still open in a process of the last server. Try again in a moment."
+            ) from error
+        yield
+    finally:
+        os.close(lock)
 
 
 class LmdbReader:

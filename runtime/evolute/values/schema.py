@@ -13,17 +13,32 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
 from evolute.values.containers import ObjectOf, RecordOf, UnionOf
+from evolute.values.display import display
 from evolute.values.table_rows import Rows, rows_validator
 from evolute.values.validators import AnyValue, Validator
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED_INDEX_NAMES: Final = ("by_id", "by_creation_time")
+
+_limits: ContextVar[Limits] = ContextVar("evolute_schema_limits", default=Limits())  # noqa: B039 (it is frozen)
+
+
+@contextmanager
+def under(limits: Limits) -> Iterator[None]:
+    """Schemas that are defined inside, which is at the import of their module, have these limits."""
+    token = _limits.set(limits)
+    try:
+        yield
+    finally:
+        _limits.reset(token)
 
 
 class IndexDefinition(NamedTuple):
@@ -47,9 +62,8 @@ class TableSchema:
 
     def index(self, name: str, fields: Sequence[str]) -> TableSchema:
         """This table with one more index. `define_schema` checks it."""
-        if isinstance(fields, str):
-            raise DefinitionError(f'The fields of the index "{name}" are a list of names: [{fields!r}]')
-        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, tuple(fields))))
+        given = tuple(fields) if isinstance(fields, (list, tuple)) else fields
+        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, given)))  # type: ignore[arg-type]
 
 
 class Schema:
@@ -59,13 +73,16 @@ class Schema:
     match, which is nothing without `validation`.
     """
 
-    def __init__(self, tables: Mapping[str, TableSchema], *, validation: bool = True) -> None:
+    def __init__(
+        self, tables: Mapping[str, TableSchema], *, validation: bool = True, faults: Sequence[str] = ()
+    ) -> None:
+        """Raises DefinitionError with `faults` and whatever else is wrong."""
         self.tables = dict(tables)
         self.validation = validation
         self.rows: Mapping[str, Validator] = {}
         self.validators: Mapping[str, Validator] = {}
         self._names = {table.row: name for name, table in tables.items() if table.row is not None}
-        faults: list[str] = []
+        faults = list(faults)
         rows: dict[str, Validator] = {}
         for name, table in tables.items():
             validator: Validator = AnyValue()
@@ -77,8 +94,9 @@ class Schema:
             if table.row is not None and self._names[table.row] != name:
                 other = self._names[table.row]
                 faults.append(f'{table.row.__qualname__} is the row type of the tables "{name}" and "{other}"')
-        if len(tables) > Limits.tables_max:
-            faults.append(f"Number of tables cannot exceed {Limits.tables_max}.")
+        tables_max = _limits.get().tables_max
+        if len(tables) > tables_max:
+            faults.append(f"Number of tables cannot exceed {tables_max}. The setting is `tables_max`.")
         if faults:
             raise DefinitionError("\n".join(faults))
         self.rows = rows
@@ -118,12 +136,14 @@ def define_schema(*, schema_validation: bool = True, **tables: TableSchema) -> S
 
     Without `schema_validation` documents are not checked when they are written; indexes are as declared.
     """
-    if not isinstance(schema_validation, bool):
-        raise DefinitionError(f"`schema_validation` is True or False, not {schema_validation!r}")
-    for name, table in tables.items():
+    given: dict[str, object] = dict(tables)
+    checked: object = schema_validation
+    faults = [] if isinstance(checked, bool) else [f"`schema_validation` is True or False, not {checked!r}"]
+    for name, table in given.items():
         if not isinstance(table, TableSchema):
-            raise DefinitionError(f'In table "{name}": use define_table(…) instead of {table!r}')
-    return Schema(tables, validation=schema_validation)
+            faults.append(f'In table "{name}": use define_table(…) instead of {table!r}')
+            tables[name] = define_table(table if isinstance(table, type) else None)  # as it was meant, for what follows
+    return Schema(tables, validation=schema_validation, faults=faults)
 
 
 # --- What may be wrong (semantics D11) --------------------------------------------------------------------------------
@@ -135,11 +155,18 @@ def _table_faults(table_name: str, table: TableSchema, validator: Validator) -> 
             f'"{table_name}" is not a table name: letters, digits and `_`, at most 64 of them, '
             "and a letter first (`_` is for system tables)."
         )
-    if len(table.indexes) > Limits.indexes_per_table_max:
-        yield f'Table "{table_name}" cannot have more than {Limits.indexes_per_table_max} indexes.'
+    indexes_max = _limits.get().indexes_per_table_max
+    if len(table.indexes) > indexes_max:
+        yield (
+            f'Table "{table_name}" cannot have more than {indexes_max} indexes. The setting is `indexes_per_table_max`.'
+        )
     names: set[str] = set()
     by_fields: dict[tuple[str, ...], str] = {}
     for index in table.indexes:
+        fault = _form_fault(index.name, index.fields)
+        if fault is not None:
+            yield f'In table "{table_name}" the index {display(index.name)} is invalid: {fault}'
+            continue
         if index.name in names:
             yield f'Table "{table_name}" has two indexes named "{index.name}".'
         names.add(index.name)
@@ -156,6 +183,17 @@ def _table_faults(table_name: str, table: TableSchema, validator: Validator) -> 
                 )
 
 
+def _form_fault(name: object, fields: object) -> str | None:
+    """What a type checker would have said."""
+    if not isinstance(name, str):
+        return "The name of an index is a string."
+    if isinstance(fields, str):
+        return f"Its fields are a list of names: [{display(fields)}]"
+    if not isinstance(fields, tuple) or not all(isinstance(field, str) for field in fields):
+        return f"Its fields are a list of names, and not {fields!r}"
+    return None
+
+
 def _index_faults(index: IndexDefinition) -> Iterator[str]:
     if index.name in _RESERVED_INDEX_NAMES or index.name.startswith("_"):
         yield "The name is reserved; by_id, by_creation_time and names that begin with `_` are the runtime's own."
@@ -163,8 +201,12 @@ def _index_faults(index: IndexDefinition) -> Iterator[str]:
         yield "An index name is letters, digits and `_`, at most 64 of them, and a letter first."
     if not index.fields:
         yield "An index has at least one field."
-    if len(index.fields) > Limits.index_fields_max:
-        yield f"Indexes may have up to {Limits.index_fields_max + 1} fields, of which `_creationTime` is one."
+    fields_max = _limits.get().index_fields_max
+    if len(index.fields) > fields_max:
+        yield (
+            f"Indexes may have up to {fields_max + 1} fields, of which `_creationTime` is one. "
+            "The setting is `index_fields_max`."
+        )
     for position, field in enumerate(index.fields):
         fault = _field_fault(field)
         if fault is not None:

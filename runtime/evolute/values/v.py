@@ -70,6 +70,11 @@ def int64() -> Int64Number:
     return Int64Number()
 
 
+def bigint() -> Int64Number:
+    """The same as `int64`."""
+    return Int64Number()
+
+
 def string() -> String:
     """A str."""
     return String()
