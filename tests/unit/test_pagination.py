@@ -431,6 +431,10 @@ def ordered(ctx: MutationCtx, cursor: str | None) -> Any:
     return ctx.db.query(Item).with_index("by_n").order("desc").paginate(num_items=2, cursor=cursor)
 
 
+def plain(ctx: MutationCtx, cursor: str | None) -> Any:
+    return ctx.db.query(Item).with_index("by_n").paginate(num_items=2, cursor=cursor)
+
+
 def bounded(ctx: MutationCtx, cursor: str | None) -> Any:
     return ctx.db.query(Item).with_index("by_n", n=Range(gte=0)).paginate(num_items=2, cursor=cursor)
 
@@ -467,6 +471,7 @@ def other_table(ctx: MutationCtx, cursor: str | None) -> Any:
 
 
 QUERIES = (
+    plain,
     ordered,
     bounded,
     other_index,
