@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ class CacheUnderTest:
         self.fault: Exception | None = None
         self._open = asyncio.Event()
         self._open.set()
-        self.cache = QueryCache(self._run, database.log, database.subscriptions, clock, limits)
+        self.cache = QueryCache(self._begin, database.log, database.subscriptions, clock, limits)
 
     def hold_runs(self) -> None:
         self._open.clear()
@@ -58,7 +59,10 @@ class CacheUnderTest:
             write_set, read_set = transaction.write_set(), transaction.read_set
         return await self.database.committer.commit(snapshot.begin_ts, read_set, write_set)
 
-    async def _run(self, calls: tuple[Call, ...]) -> QueryBatch:
+    def _begin(self, calls: tuple[Call, ...]) -> Callable[[], Awaitable[QueryBatch]]:
+        return partial(self._finish, calls)
+
+    async def _finish(self, calls: tuple[Call, ...]) -> QueryBatch:
         self.batches.append(tuple(call.path for call in calls))
         with self.database.snapshot() as snapshot:
             results = []
@@ -288,14 +292,17 @@ def test_what_a_result_has_read_counts_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path) as test:
 
-            async def run_batch(calls: tuple[Call, ...]) -> QueryBatch:
+            def begin_batch(calls: tuple[Call, ...]) -> Callable[[], Awaitable[QueryBatch]]:
+                return partial(finish_batch, calls)
+
+            async def finish_batch(calls: tuple[Call, ...]) -> QueryBatch:
                 read_set = ReadSet()
                 for number in range(1000):
                     read_set.add_point(b"%s:%d" % (calls[0].path.encode(), number))
                 return QueryBatch(test.database.log.published_ts, (CallResult(b"1", None, (), read_set),))
 
             limits = Limits(query_cache_bytes_max=1 * MIB)
-            cache = QueryCache(run_batch, test.database.log, test.database.subscriptions, test.clock, limits)
+            cache = QueryCache(begin_batch, test.database.log, test.database.subscriptions, test.clock, limits)
             for number in range(20):
                 await cache.latest(reads(str(number)))
             assert test.database.subscriptions.statistics().intervals <= 3000
@@ -491,6 +498,24 @@ def test_sessions_with_the_same_stale_query_share_its_run(tmp_path: Path) -> Non
             )
             assert len({id(results[reads("a")]) for _, results in answers}) == 1
             assert test.batches == [("a",)]
+
+    asyncio.run(scenario())
+
+
+def test_what_was_begun_is_what_the_session_then_waits_for(tmp_path: Path) -> None:
+    """`begin` sends the run on its way in its own turn, and nothing that is live or under way runs again."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.cache.latest(reads("a"))
+            test.cache.begin([reads("a"), reads("b")])
+            assert test.cache.statistics().running == 1
+            test.cache.begin([reads("b")])
+            ts, results = await test.cache.results_at([reads("a"), reads("b")], [], at_least_ts=0)
+            assert_good(ts, list(results.values()))
+            assert test.batches == [("a",), ("b",)]
+            test.cache.begin([reads("b")])
+            assert test.cache.statistics().running == 0
 
     asyncio.run(scenario())
 

@@ -185,8 +185,7 @@ class Transaction:
         """Raises NonexistentDocument, InvalidId, LimitReached."""
         self._check_writable()
         definition, key, internal_id, data = self._existing(document_id, "delete", "Delete on")
-        if is_user_table(definition.number):
-            self._budget.count_write(0)
+        self._budget.count_write(0, user_table=is_user_table(definition.number))
         before, before_keys, _ = self._in_snapshot(definition, key, internal_id, data, None)
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, None, ()))
 
@@ -223,8 +222,7 @@ class Transaction:
             return
         if validator is not None:
             self._dumped(validator, definition, without_system_fields(document))
-        if user_table:
-            self._budget.count_write(len(data))
+        self._budget.count_write(len(data), user_table=user_table)
         before, before_keys, keys = self._in_snapshot(definition, key, internal_id, current, old)
         if old is None or not definition.have_same_keys(old, document):
             values = cast("dict[str, Value]", document)
@@ -256,8 +254,7 @@ class Transaction:
         if definition is None:
             raise InvalidId(f'Table for ID "{document_id}" not found')
         key = document_key(number, internal_id)
-        data = self._reads.document(key)
-        if data is None:
+        if (data := self._reads.document(key)) is None:
             raise NonexistentDocument(f"{text} nonexistent document ID {document_id}")
         self._budget.count_read(len(data))
         return _Found(definition, key, internal_id, data)
@@ -309,8 +306,7 @@ class Transaction:
         return self._tables.definition(name)
 
     def table_number(self, name: str) -> int | None:
-        definition = self.table(name)
-        return definition.number if definition is not None else None
+        return None if (definition := self.table(name)) is None else definition.number
 
     def table_name(self, number: int) -> str | None:
         self._reads.check_open()
@@ -352,6 +348,10 @@ class Transaction:
             raise SystemTableError("System tables (prefixed with `_`) are read-only.")
         declared = self._schema.tables.get(table) if self._schema is not None else None
         return self._tables.create(table, declared.indexes if declared is not None else ())
+
+    def used(self) -> dict[str, int]:
+        """How much of each limit was used, by the name of its setting; scheduling counts its own."""
+        return {**self._budget.used(), "read_set_intervals_max": len(self.read_set)}
 
     # --- life --------------------------------------------------------------------------------------------------------
 

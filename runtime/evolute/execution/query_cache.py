@@ -38,7 +38,8 @@ class QueryBatch:
     results: tuple[CallResult, ...]
 
 
-RunBatch = Callable[[tuple[Call, ...]], Awaitable[QueryBatch]]
+# Sends the calls on their way at once; what it returns waits for their results.
+BeginBatch = Callable[[tuple[Call, ...]], Callable[[], Awaitable[QueryBatch]]]
 Listener = Callable[[], None]
 
 _OVERHEAD_BYTES = 512
@@ -139,9 +140,9 @@ class QueryCache:
     """Owns the live results. Lives on the event loop; nothing here is safe to call from another thread."""
 
     def __init__(
-        self, run_batch: RunBatch, log: LogReader, subscriptions: Subscriptions, clock: Clock, limits: Limits
+        self, begin_batch: BeginBatch, log: LogReader, subscriptions: Subscriptions, clock: Clock, limits: Limits
     ) -> None:
-        self._run_batch = run_batch
+        self._begin_batch = begin_batch
         self._log = log
         self._subscriptions = subscriptions
         self._clock = clock
@@ -174,6 +175,12 @@ class QueryCache:
             shared = (await asyncio.shield(run))[call]
             if shared.good_at(max(at_least_ts, shared.begin_ts)):
                 return shared
+
+    def begin(self, stale: Sequence[Call]) -> None:
+        """Sets out to run those of `stale` for which `results_at`, called next, would have to wait for a new run."""
+        missing = dict.fromkeys(call for call in stale if call not in self._live and call not in self._running)
+        if missing:
+            self._start(tuple(missing))
 
     async def results_at(
         self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
@@ -272,7 +279,7 @@ class QueryCache:
     # --- Running ---------------------------------------------------------------------------------------------------
 
     def _start(self, calls: tuple[Call, ...]) -> asyncio.Task[dict[Call, QueryResult]]:
-        task = asyncio.get_running_loop().create_task(self._run(calls))
+        task = asyncio.get_running_loop().create_task(self._run(calls, self._begin_batch(calls)))
         for call in calls:
             self._running[call] = task
         task.add_done_callback(lambda done: self._forget(calls, done))
@@ -285,9 +292,11 @@ class QueryCache:
         if not task.cancelled():
             task.exception()  # Every waiter has it; a run whose waiters have all gone is nobody's error.
 
-    async def _run(self, calls: tuple[Call, ...]) -> dict[Call, QueryResult]:
+    async def _run(
+        self, calls: tuple[Call, ...], finish: Callable[[], Awaitable[QueryBatch]]
+    ) -> dict[Call, QueryResult]:
         self._runs += 1
-        batch = await self._run_batch(calls)
+        batch = await finish()
         return {
             call: self._admit(QueryResult(call, result, batch.begin_ts, self._clock.now_ns()), result)
             for call, result in zip(calls, batch.results, strict=True)
