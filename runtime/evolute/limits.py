@@ -21,6 +21,8 @@ MAY_BE_ZERO = frozenset(
         "bytes_read_max",
         "documents_written_max",
         "bytes_written_max",
+        "system_documents_written_max",
+        "system_bytes_written_max",
         "query_operators_max",
         "cron_splay_s_max",
         "call_depth_max",
@@ -77,6 +79,8 @@ class Limits:
     read_set_intervals_max: int = 4096
     documents_written_max: int = 16_000
     bytes_written_max: int = 16 * MIB
+    system_documents_written_max: int = 40_000
+    system_bytes_written_max: int = 128 * MIB
     query_operators_max: int = 256
     call_depth_max: int = 8
     system_rows_per_run_max: int = 1000

@@ -89,9 +89,12 @@ class LocalRunners:
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="evolute-function")
         self._ids = itertools.count(1)
 
-    async def run(
+    def run(
         self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
-    ) -> FunctionOutcome:
+    ) -> Awaitable[FunctionOutcome]:
+        return asyncio.get_running_loop().create_task(self._run(kind, calls))
+
+    async def _run(self, kind: RequestKind, calls: tuple[Call, ...]) -> FunctionOutcome:
         request = self._request(kind, calls)
 
         def on_thread() -> FunctionOutcome:

@@ -212,11 +212,11 @@ def test_what_others_wait_for_finds_room_in_a_full_queue(tmp_path: Path) -> None
     async def scenario() -> None:
         limits = Limits(call_queue_length_max=1)
         pool = Pool(str(tmp_path), SystemClock(), limits, workers=0, action_workers=0, on_worker_death=lambda: None)
-        waiting = [asyncio.create_task(pool.run("mutation", (call("m:a", "mutation"),)))]
+        waiting = [pool.run("mutation", (call("m:a", "mutation"),))]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="call_queue_length_max"):
             await pool.run("mutation", (call("m:a", "mutation"),))
-        waiting.append(asyncio.create_task(pool.run("mutation", (call("m:a", "mutation"),), urgent=True)))
+        waiting.append(pool.run("mutation", (call("m:a", "mutation"),), urgent=True))
         await asyncio.sleep(0)
         assert pool.statistics().queued == 2
         await pool.close()

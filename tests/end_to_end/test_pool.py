@@ -120,9 +120,7 @@ def test_closing_ends_every_call_and_every_process_at_once(tmp_path: Path) -> No
     async def scenario() -> None:
         async with BackendUnderTest(tmp_path, {"m.py": BASICS}, PATIENT) as served:
             pool = served.backend.pool
-            sleeping = [
-                asyncio.create_task(pool.run("queries", (call("m:sleep", "query", seconds=60),))) for _ in range(50)
-            ]
+            sleeping = [pool.run("queries", (call("m:sleep", "query", seconds=60),)) for _ in range(50)]
             napping = asyncio.create_task(pool.run_action(call("m:nap", "action", seconds=60), no_callbacks))
             await served.act("m:nap", seconds=0)  # by now the others have been sent
             statistics = pool.statistics()
@@ -375,9 +373,7 @@ def test_a_full_queue_is_an_error_with_the_name_of_its_limit(tmp_path: Path) -> 
         async with BackendUnderTest(tmp_path, {"m.py": BASICS}, limits, workers=1) as served:
             pool = served.backend.pool
             assert await served.act("m:nap", seconds=0) == "rested"
-            asleep = [
-                asyncio.create_task(pool.run("queries", (call("m:sleep", "query", seconds=0.3),))) for _ in range(3)
-            ]
+            asleep = [pool.run("queries", (call("m:sleep", "query", seconds=0.3),)) for _ in range(3)]
             napping = [
                 asyncio.create_task(pool.run_action(call("m:nap", "action", seconds=0.3), no_callbacks))
                 for _ in range(2)

@@ -15,7 +15,8 @@ from evolute.errors import Conflict
 from evolute.execution.call_log import CallLog
 from evolute.execution.examination import RowsExamined, RowsRequest, examine
 from evolute.execution.examiner import ProcessExaminer
-from evolute.execution.executor import Executor, Runners
+from evolute.execution.executor import Executor
+from evolute.execution.runners import Runners
 from evolute.execution.schema_change import SchemaChange
 from evolute.execution.schema_upkeep import SchemaUpkeep
 from evolute.execution.table_walk import WalkProgress

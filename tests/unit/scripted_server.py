@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from websockets.asyncio.server import ServerConnection, serve
 
+from evolute.limits import Limits
 from evolute.protocol import codec
 from evolute.protocol.messages import (
     INITIAL_VERSION,
@@ -35,7 +36,7 @@ class Peer:
         self.over = asyncio.Event()
 
     async def expect(self, kind: type[M]) -> M:
-        message = codec.decode_client(await self.socket.recv())
+        message = codec.decode_client(await self.socket.recv(), Limits())
         assert isinstance(message, kind), message
         return message
 

@@ -198,6 +198,22 @@ def test_a_table_that_gets_its_first_row_meanwhile_is_made_ready_once_more(tmp_p
     run(scenario)
 
 
+def test_a_chunk_of_large_rows_is_a_small_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        small = dataclasses.replace(LIMITS, backfill_bytes_max=4000)
+        async with SchemaStore(tmp_path, small) as store:
+            await store.change_to(PLAIN)
+            for n in range(12):
+                await store.insert(n=n, kind="x" * 2000)
+            await store.change_to(INDEXED)
+            looks = [request for request in store.requests if not request.again]
+            assert all(request.bytes_max <= 4000 for request in looks)
+            assert len(looks) >= 12 // 3
+            await ordered(store)
+
+    run(scenario)
+
+
 # --- validation -------------------------------------------------------------------------------------------------------
 
 

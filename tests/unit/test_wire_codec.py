@@ -145,8 +145,11 @@ BAD: list[tuple[Any, str]] = [
     ({1: 1}, "Field name 1 is of type int; field names are strings"),
     ({"x" * 1025: 1}, "Field name is too long (1025 > maximum length 1024)"),
     ({"a": ["b", "\ud800"]}, "A string holds the lone surrogate '\\ud800', which is no Unicode character at .a[1]"),
-    ([0] * 8193, "Array length is too long (8193 > maximum length 8192)"),
-    ({str(n): n for n in range(1025)}, "Object has too many fields (1025 > maximum number 1024)"),
+    ([0] * 8193, "Array length is too long (8193 > maximum length 8192). The setting is `array_items_max`."),
+    (
+        {str(n): n for n in range(1025)},
+        "Object has too many fields (1025 > maximum number 1024). The setting is `object_fields_max`.",
+    ),
 ]
 
 
@@ -165,7 +168,7 @@ def test_depth_is_bounded_and_a_cycle_is_too_deep() -> None:
         with pytest.raises(InvalidValue, match=r"^Value is too nested \(nested 65 levels deep > maximum nesting 64\)"):
             encode(value)
     with pytest.raises(InvalidValue, match=r"^Document is too nested \(nested 17 levels deep > maximum nesting 16\)"):
-        encode(nested(17), depth_max=16, noun="Document")
+        encode(nested(17), depth_max=16, depth_setting="document_depth_max")
     with pytest.raises(InvalidValue, match="too nested"):
         decode("[" * 65 + "]" * 65)
     with pytest.raises(InvalidValue, match="Not JSON"):

@@ -25,6 +25,8 @@ class WriteCounts(NamedTuple):
 
     documents: int
     bytes: int
+    system_documents: int
+    system_bytes: int
 
 
 class ReadsLeft(NamedTuple):
@@ -46,6 +48,8 @@ class Budget:
         "documents_read",
         "documents_written",
         "exceeded",
+        "system_bytes_written",
+        "system_documents_written",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -56,6 +60,8 @@ class Budget:
         self.bytes_read = 0
         self.documents_written = 0
         self.bytes_written = 0
+        self.system_documents_written = 0
+        self.system_bytes_written = 0
         self.exceeded: LimitReached | None = None
 
     def count_read(self, size_bytes: int) -> None:
@@ -70,28 +76,56 @@ class Budget:
     def reads_left(self) -> ReadsLeft:
         return ReadsLeft(self._documents_read_max - self.documents_read, self._bytes_read_max - self.bytes_read)
 
-    def count_write(self, size_bytes: int) -> None:
+    def count_write(self, size_bytes: int, *, user_table: bool = True) -> None:
         """One document was written; writing it again counts again. Raises LimitReached."""
         limits = self._limits
+        if not user_table:
+            self._count_system_write(size_bytes)
+            return
         self.documents_written += 1
         self.bytes_written += size_bytes
         if self.documents_written > limits.documents_written_max:
             self._refuse("writes", f"{limits.documents_written_max}", "documents_written_max")
         if self.bytes_written > limits.bytes_written_max:
-            maximum = limits.bytes_written_max
-            text = f"{maximum // MIB} MiB" if maximum % MIB == 0 else f"{maximum} bytes"
-            self._refuse("bytes written", text, "bytes_written_max")
+            self._refuse("bytes written", _size(limits.bytes_written_max), "bytes_written_max")
+
+    def _count_system_write(self, size_bytes: int) -> None:
+        """A row of the runtime's own, such as a job."""
+        limits = self._limits
+        self.system_documents_written += 1
+        self.system_bytes_written += size_bytes
+        if self.system_documents_written > limits.system_documents_written_max:
+            self._refuse(
+                "system table writes", f"{limits.system_documents_written_max}", "system_documents_written_max"
+            )
+        if self.system_bytes_written > limits.system_bytes_written_max:
+            text = _size(limits.system_bytes_written_max)
+            self._refuse("bytes written to system tables", text, "system_bytes_written_max")
+
+    def used(self) -> dict[str, int]:
+        """How much of each limit was used, by the name of its setting."""
+        return {
+            "documents_read_max": self.documents_read,
+            "bytes_read_max": self.bytes_read,
+            "documents_written_max": self.documents_written,
+            "bytes_written_max": self.bytes_written,
+            "system_documents_written_max": self.system_documents_written,
+            "system_bytes_written_max": self.system_bytes_written,
+        }
 
     def uncounted(self) -> Uncounted:
         """What is read meanwhile is not counted: the runtime's own rows, whose number and size have other bounds."""
         return Uncounted(self)
 
     def written(self) -> WriteCounts:
-        return WriteCounts(self.documents_written, self.bytes_written)
+        return WriteCounts(
+            self.documents_written, self.bytes_written, self.system_documents_written, self.system_bytes_written
+        )
 
     def give_back(self, counts: WriteCounts) -> None:
         """The writes since `counts` was taken were rolled back."""
-        self.documents_written, self.bytes_written = counts
+        self.documents_written, self.bytes_written = counts.documents, counts.bytes
+        self.system_documents_written, self.system_bytes_written = counts.system_documents, counts.system_bytes
 
     def exceed(self, error: LimitReached) -> LimitReached:
         """A limit that is counted elsewhere was reached; returns the error to be raised."""
@@ -102,6 +136,10 @@ class Budget:
         text = f"Too many {what} in a single function execution (limit: {limit})"
         text += f". {advice} The setting is `{setting}`." if advice else f". The setting is `{setting}`."
         raise self.exceed(LimitReached(text))
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes // MIB} MiB" if size_bytes % MIB == 0 else f"{size_bytes} bytes"
 
 
 class Uncounted:

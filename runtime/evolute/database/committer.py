@@ -340,10 +340,11 @@ class Committer:
                 self._leave(arrival)
                 if arrival.on_published is not None:
                     arrival.on_published(arrival.commit_ts)
-            for arrival in batch.arrivals:
-                arrival.succeed()
+            # Before the callers go on: queries that have to run again set out while the answers are written.
             for arrival in batch.arrivals:
                 self._subscriptions.publish(arrival.commit_ts, arrival.write_set.touched)
+            for arrival in batch.arrivals:
+                arrival.succeed()
             self._log_writer.wake()
         except Exception as error:
             # A listener broke its contract: some of those who must hear of these commits have not.

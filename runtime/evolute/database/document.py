@@ -34,18 +34,17 @@ def is_user_table(number: int) -> bool:
 
 def encode_document(document: Mapping[str, object], limits: Limits, *, user_table: bool) -> bytes:
     """The bytes to store. Raises InvalidValue for what is not a value, or larger or deeper than a document may be."""
-    data = encode(
-        document,
-        depth_max=limits.document_depth_max if user_table else limits.value_depth_max + SYSTEM_DEPTH_EXTRA,
-        items_max=limits.array_items_max,
-        fields_max=limits.object_fields_max,
-        noun="Document",
-    )
+    if user_table:
+        data = encode(document, limits, depth_max=limits.document_depth_max, depth_setting="document_depth_max")
+    else:
+        data = encode(document, limits, depth_max=limits.value_depth_max + SYSTEM_DEPTH_EXTRA)
     if user_table and len(data) * SIZE_PER_JSON_BYTE_MAX > limits.document_bytes_max:
         size, maximum = size_of(document), limits.document_bytes_max
         if size > maximum:
             text = f"{maximum // MIB} MiB" if maximum % MIB == 0 else f"{maximum} bytes"
-            raise InvalidValue(f"Value is too large ({size} > maximum size {text})")
+            raise InvalidValue(
+                f"Value is too large ({size} > maximum size {text}). The setting is `document_bytes_max`."
+            )
     return data
 
 

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from evolute.database.budget import READ_ADVICE
 from evolute.database.interval import Interval, point
 from evolute.errors import LimitReached
 
@@ -133,6 +134,6 @@ class ReadSet:
 
     def _limit_reached(self) -> LimitReached:
         return LimitReached(
-            f"Too many reads in a single function execution (limit: {self._intervals_max}). Read one index range "
-            f"instead of many single documents, or split the work; the limit is read_set_intervals_max."
+            f"Too many reads in a single function execution (limit: {self._intervals_max}). {READ_ADVICE} "
+            f"The setting is `read_set_intervals_max`."
         )

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar, cast
 
-from evolute.clock import NS_PER_MS, NS_PER_S
+from evolute.clock import NS_PER_MS
 from evolute.database.budget import Budget, WriteCounts
 from evolute.database.catalog import IndexEntry, IndexState, TableDefinition
 from evolute.database.deferred_write import Deferral
@@ -30,6 +29,7 @@ from evolute.database.document import (
     with_system_fields,
     without_system_fields,
 )
+from evolute.database.new_ids import NewIds
 from evolute.database.overlay import DocumentWrite, Overlay
 from evolute.database.query import Query
 from evolute.database.read_set import ReadSet
@@ -40,14 +40,12 @@ from evolute.database.write_set import WriteSet
 from evolute.errors import InvalidId, InvalidValue, NonexistentDocument, SystemTableError, ValidationFailed
 from evolute.limits import Limits
 from evolute.storage.keyspace import document_key
-from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_internal_id
+from evolute.values.document_id import decode_id, encode_id
 from evolute.values.row_types import row_type
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
 from evolute.values.value import SYSTEM_FIELDS, UNSET, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
-
-NS_PER_DAY = 24 * 3600 * NS_PER_S
 
 E = TypeVar("E", bound=BaseException)
 
@@ -94,7 +92,7 @@ class Transaction:
         self.limits = limits
         self.scheduled_count = 0
         self.scheduled_bytes = 0
-        self._seed = seed
+        self._new_ids = NewIds(seed, now_ns)
         self._writable = writable
         self._schema = schema
         self._budget = Budget(limits)
@@ -104,7 +102,6 @@ class Transaction:
         self.reads_left, self.uncounted = self._budget.reads_left, self._budget.uncounted
         self._tables = Tables(self._reads, self._overlay, limits)
         self._poison: BaseException | None = None
-        self._ids_made = 0
         self._next_creation_time = max(self.begin_ts + 1, now_ns) / NS_PER_MS
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -185,8 +182,7 @@ class Transaction:
         """Raises NonexistentDocument, InvalidId, LimitReached."""
         self._check_writable()
         definition, key, internal_id, data = self._existing(document_id, "delete", "Delete on")
-        if is_user_table(definition.number):
-            self._budget.count_write(0)
+        self._budget.count_write(0, user_table=is_user_table(definition.number))
         before, before_keys, _ = self._in_snapshot(definition, key, internal_id, data, None)
         self._overlay.put_document(key, DocumentWrite(internal_id, before, before_keys, None, ()))
 
@@ -223,8 +219,7 @@ class Transaction:
             return
         if validator is not None:
             self._dumped(validator, definition, without_system_fields(document))
-        if user_table:
-            self._budget.count_write(len(data))
+        self._budget.count_write(len(data), user_table=user_table)
         before, before_keys, keys = self._in_snapshot(definition, key, internal_id, current, old)
         if old is None or not definition.have_same_keys(old, document):
             values = cast("dict[str, Value]", document)
@@ -256,19 +251,15 @@ class Transaction:
         if definition is None:
             raise InvalidId(f'Table for ID "{document_id}" not found')
         key = document_key(number, internal_id)
-        data = self._reads.document(key)
-        if data is None:
+        if (data := self._reads.document(key)) is None:
             raise NonexistentDocument(f"{text} nonexistent document ID {document_id}")
         self._budget.count_read(len(data))
         return _Found(definition, key, internal_id, data)
 
     def _new_internal_id(self, number: int) -> bytes:
-        """From the seed in counter mode. An id that exists already, because a seed was used again, is passed over."""
+        """An id that exists already, because a seed was used again, is passed over."""
         while True:
-            counter = self._ids_made.to_bytes(8, "big")
-            self._ids_made += 1
-            random = blake2b(counter, digest_size=RANDOM_BYTES, key=self._seed, person=b"document id").digest()
-            internal_id = new_internal_id(random, self.now_ns // NS_PER_DAY)
+            internal_id = self._new_ids.next()
             if self._reads.document(document_key(number, internal_id)) is None:
                 return internal_id
 
@@ -309,8 +300,7 @@ class Transaction:
         return self._tables.definition(name)
 
     def table_number(self, name: str) -> int | None:
-        definition = self.table(name)
-        return definition.number if definition is not None else None
+        return None if (definition := self.table(name)) is None else definition.number
 
     def table_name(self, number: int) -> str | None:
         self._reads.check_open()
@@ -352,6 +342,10 @@ class Transaction:
             raise SystemTableError("System tables (prefixed with `_`) are read-only.")
         declared = self._schema.tables.get(table) if self._schema is not None else None
         return self._tables.create(table, declared.indexes if declared is not None else ())
+
+    def used(self) -> dict[str, int]:
+        """How much of each limit was used, by the name of its setting; scheduling counts its own."""
+        return {**self._budget.used(), "read_set_intervals_max": len(self.read_set)}
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def encode_arguments(
     """Raises ValidationFailed for arguments that the target refuses, LimitReached if they are too large."""
     value = definition.unbind(named_arguments(definition, positional, named), resolver)
     try:
-        data = wire_codec.encode(value, depth_max=limits.value_depth_max)
+        data = wire_codec.encode(value, limits)
     except InvalidValue as error:
         raise InvalidValue(f"Invalid arguments for {definition.path}: {error}") from None
     check_size(definition.path, data, limits)

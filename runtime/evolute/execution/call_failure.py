@@ -45,7 +45,7 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
     head = _head(error, uncaught=bool(frames), limits=limits)
     if isinstance(error, ConvexError):
         try:
-            data = wire_codec.encode(error.data, depth_max=limits.value_depth_max)
+            data = wire_codec.encode(error.data, limits)
         except InvalidValue:
             head = f"Uncaught ConvexError with invalid data: {_text(error.data, repr)}"
         else:

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from evolute.clock import NS_PER_MS, Clock, random_bytes
 from evolute.database.database import Database
@@ -52,7 +52,7 @@ from evolute.execution.request import (
     Outcome,
     RequestKind,
 )
-from evolute.execution.worker_process import Callbacks
+from evolute.execution.runners import Runners
 from evolute.limits import Limits
 from evolute.registry.job_options import class_names
 from evolute.registry.registry import RegistryReport
@@ -64,21 +64,6 @@ T = TypeVar("T")
 logger = logging.getLogger("evolute.executor")
 
 _REFUSALS_MAX = 1000
-
-
-class Runners(Protocol):
-    """What runs functions: the pool of worker processes, or the test process itself."""
-
-    @property
-    def report(self) -> RegistryReport: ...
-
-    async def run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
-    ) -> FunctionOutcome: ...
-
-    async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome: ...
-
-    def action_room(self, path: str) -> AbstractAsyncContextManager[int | None]: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +100,7 @@ class Executor:
         self._call_log = call_log
         self._attempts = Attempts(database, limits)
         self._admission = Admission()
-        self.query_cache = QueryCache(self._run_queries, database.log, database.subscriptions, clock, limits)
+        self.query_cache = QueryCache(self._begin_queries, database.log, database.subscriptions, clock, limits)
 
     @property
     def report(self) -> RegistryReport:
@@ -268,11 +253,18 @@ class Executor:
         return Attempted(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
 
     async def _run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        self,
+        kind: RequestKind,
+        calls: tuple[Call, ...],
+        *,
+        urgent: bool = False,
+        deaths: int = 0,
+        under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
         """One run, on a snapshot that the log has published and with the code that belongs to it."""
         for _ in range(_REFUSALS_MAX):
-            outcome = await self._runners.run(kind, calls, urgent=urgent, deaths=deaths)
+            outcome = await (under_way or self._runners.run(kind, calls, urgent=urgent, deaths=deaths))
+            under_way = None
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
             await self._database.log.wait_published(outcome.begin_ts)
@@ -288,18 +280,24 @@ class Executor:
                 return ran
         raise WrongDeployment
 
-    async def _run_queries(self, calls: tuple[Call, ...]) -> QueryBatch:
-        started_ns = self._clock.now_ns()
-        batch = await self._run_batch(calls)
+    def _begin_queries(self, calls: tuple[Call, ...]) -> Callable[[], Awaitable[QueryBatch]]:
+        return partial(self._finish_queries, calls, self._clock.now_ns(), self._runners.run("queries", calls))
+
+    async def _finish_queries(
+        self, calls: tuple[Call, ...], started_ns: int, under_way: Awaitable[FunctionOutcome]
+    ) -> QueryBatch:
+        batch = await self._run_batch(calls, under_way)
         for call, result in zip(calls, batch.results, strict=True):
             outcome = Outcome(result.value, result.error, result.log_lines, batch.begin_ts)
             self._log_call(call, "query", started_ns, outcome)
         return batch
 
-    async def _run_batch(self, calls: tuple[Call, ...]) -> QueryBatch:
+    async def _run_batch(
+        self, calls: tuple[Call, ...], under_way: Awaitable[FunctionOutcome] | None = None
+    ) -> QueryBatch:
         """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself."""
         try:
-            ran = await self._run("queries", calls)
+            ran = await self._run("queries", calls, under_way=under_way)
             return QueryBatch(ran.begin_ts, ran.results)
         except (FunctionTimedOut, FunctionCrashed, LimitReached, Overtaken) as error:
             failure = None if isinstance(error, Overtaken) else error
@@ -308,9 +306,10 @@ class Executor:
             try:
                 await self._run("queries", (call,), deaths=1)
             except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
-                killers[call] = self._crashed(error)
+                killers[call] = self._crashed(error, call)
         if not killers and failure is not None:  # it is one call, or they can do together not what each can do alone
-            return QueryBatch(self._database.log.published_ts, (self._crashed(failure),) * len(calls))
+            crashed = tuple(self._crashed(failure, call) for call in calls)
+            return QueryBatch(self._database.log.published_ts, crashed)
         well = tuple(call for call in calls if call not in killers)
         batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())
         results = killers | dict(zip(well, batch.results, strict=True))
@@ -318,11 +317,11 @@ class Executor:
 
     # --- Results ---------------------------------------------------------------------------------------------------
 
-    def _crashed(self, error: EvoluteError) -> CallResult:
+    def _crashed(self, error: EvoluteError, call: Call) -> CallResult:
         """Nothing is known of what a killed query read; new code is what can mend it."""
         read_set = ReadSet()
         read_set.add_point(DEPLOYMENT)
-        return CallResult(None, CallError(str(error), None, error.code), (), read_set)
+        return CallResult(None, CallError(str(error), None, error.code), (), read_set, journal=call.journal)
 
     def failed(self, error: EvoluteError) -> Outcome:
         failure = CallError(str(error), None, error.code, class_names(error))

@@ -133,7 +133,7 @@ def check_depth(depth: int, limits: Limits) -> None:
 def encode_result(definition: FunctionDefinition, value: Value, limits: Limits) -> bytes:
     """Raises InvalidValue for what is no value, LimitReached if it is too large."""
     try:
-        data = wire_codec.encode(value, depth_max=limits.value_depth_max)
+        data = wire_codec.encode(value, limits)
     except InvalidValue as error:
         raise InvalidValue(f"Function {definition.path} returned what is not a value: {error}") from None
     if len(data) > limits.result_bytes_max:

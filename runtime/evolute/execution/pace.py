@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evolute.clock import NS_PER_MS, NS_PER_S, Clock, monotonic_ns
+from evolute.clock import NS_PER_MS, NS_PER_S, Clock
 from evolute.limits import Limits
 
 BUSY_MS = 50
@@ -30,11 +30,11 @@ class Pace:
         self._limits = limits
         self._seen = commits()
         self._rows = min(ROWS_FIRST, limits.backfill_rows_max)
-        self._begun_ns = monotonic_ns()
+        self._begun_ns = self._clock.now_ns()
 
     def next(self) -> tuple[int, int]:
         """How many rows, and bytes of them, the next chunk may have."""
-        self._begun_ns = monotonic_ns()
+        self._begun_ns = self._clock.now_ns()
         most = self._limits.backfill_rows_max
         rows = min(self._rows, most)
         return rows, max(self._limits.backfill_bytes_max * rows // most, 1)
@@ -44,7 +44,7 @@ class Pace:
         before, self._seen = self._seen, self._commits()
         self.is_busy = self._seen - before > own_commits
         if self.is_busy:
-            took_ms = (monotonic_ns() - self._begun_ns) // NS_PER_MS
+            took_ms = (self._clock.now_ns() - self._begun_ns) // NS_PER_MS
             time_ms = min(max(took_ms, BUSY_MS), BUSY_MS_MAX)
             self._rows = max(self._limits.backfill_busy_rows_per_s * time_ms // 1000, 1)
         else:
@@ -54,6 +54,6 @@ class Pace:
         """After a chunk of so many rows: until the rate allows the next one, if somebody writes."""
         if self.is_busy:
             due_ns = self._begun_ns + rows * NS_PER_S // self._limits.backfill_busy_rows_per_s
-            pause_ns = due_ns - monotonic_ns()
+            pause_ns = min(due_ns - self._clock.now_ns(), BUSY_MS_MAX * NS_PER_MS)  # the clock may have been set back
             if pause_ns > NS_PER_MS:
                 await self._clock.wait_until(self._clock.now_ns() + pause_ns)

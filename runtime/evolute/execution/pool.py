@@ -171,15 +171,21 @@ class Pool:
 
     # --- Running ---------------------------------------------------------------------------------------------------
 
-    async def run(
+    def run(
         self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
-    ) -> FunctionOutcome:
-        """Runs a batch of queries or a mutation. `urgent` goes before everything that waits.
+    ) -> asyncio.Future[FunctionOutcome]:
+        """Runs a batch of queries or a mutation; it is on its way when this returns. `urgent` goes before what waits.
 
-        Raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two died of it, `deaths` of them
-        before, Overloaded, ShuttingDown. A batch raises FunctionCrashed for one death, and Overtaken: run each alone.
+        The future raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two died of it, `deaths`
+        of them before, Overloaded, ShuttingDown. A batch's raises FunctionCrashed for one death, and Overtaken: run
+        each alone. If it is cancelled, the transaction is left to end: it harms nobody.
         """
-        return await self._enqueue(Pending(kind, calls, self._new_future(), deaths=deaths), urgent=urgent)
+        pending = Pending(kind, calls, asyncio.get_running_loop().create_future(), deaths=deaths)
+        try:
+            self._enqueue(pending, urgent=urgent)
+        except (Overloaded, ShuttingDown) as error:
+            pending.future.set_exception(error)
+        return pending.future
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         """Runs an action, at most once. `nested` uses the caller's slot. Raises as `run` does."""
@@ -187,7 +193,15 @@ class Pool:
             if self._closing:
                 raise ShuttingDown
             return await self._blocking.run(call, callbacks)
-        return await self._enqueue(Pending("action", (call,), self._new_future(), callbacks, nested), urgent=nested)
+        answered: asyncio.Future[FunctionOutcome] = asyncio.get_running_loop().create_future()
+        pending = Pending("action", (call,), answered, callbacks, nested)
+        self._enqueue(pending, urgent=nested)
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            for worker in (worker for generation in self._generations for worker in generation.workers["action"]):
+                worker.cancel(pending)
+            raise
 
     @asynccontextmanager
     async def action_room(self, path: str) -> AsyncIterator[int | None]:
@@ -213,7 +227,7 @@ class Pool:
                 request.worker.rooms -= 1
                 self._dispatch("action")
 
-    async def _enqueue(self, pending: Pending, *, urgent: bool) -> FunctionOutcome:
+    def _enqueue(self, pending: Pending, *, urgent: bool) -> None:
         if self._closing:
             raise ShuttingDown
         lane: Lane = "action" if pending.kind == "action" else "transaction"
@@ -227,15 +241,6 @@ class Pool:
         else:
             queue.append(pending)
         self._dispatch(lane)
-        try:
-            return await pending.future
-        except asyncio.CancelledError:
-            self._cancel(pending)
-            raise
-
-    @staticmethod
-    def _new_future() -> asyncio.Future[FunctionOutcome]:
-        return asyncio.get_running_loop().create_future()
 
     def _dispatch(self, lane: Lane) -> None:
         """Gives what waits to the workers that can take it, the least loaded first."""
@@ -282,12 +287,6 @@ class Pool:
                 pending.places += 1
                 self._queues[worker.lane].appendleft(pending)
         self._dispatch(worker.lane)
-
-    def _cancel(self, pending: Pending) -> None:
-        """Nobody waits any more: an action is interrupted; a transaction is left to end, it harms nobody."""
-        for generation in self._generations:
-            for worker in generation.workers["action"]:
-                worker.cancel(pending)
 
     @staticmethod
     def _fail(pending: Pending | RoomRequest, error: Exception) -> None:

@@ -19,6 +19,7 @@ from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
 from evolute.execution.journal import Journal
+from evolute.execution.limit_warnings import warn_of_transaction
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import (
     COMPLETION_FAILED,
@@ -158,16 +159,16 @@ class Runner:
 
     def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool = False) -> bytes:
         limits, clock = self._limits, self._clock
-        if is_query:
-            clock.start(limits.query_user_ms_max, "query_user_ms_max")
-        else:
-            clock.start(limits.mutation_user_ms_max, "mutation_user_ms_max")
+        setting = "query_user_ms_max" if is_query else "mutation_user_ms_max"
+        clock.start(getattr(limits, setting), setting)
+        value: bytes | None = None
         try:
             with captured(lines), side_effects.refused():
                 value = Invocation(attempt).outermost()
         finally:
             changed = self._guard.restore() if self._guard is not None else []
             clock.stop()
+            warn_of_transaction(lines, attempt, value, clock.user_ns, setting)
             if changed:
                 self.broken = True
                 raise builtins_changed(attempt.call.path, changed)

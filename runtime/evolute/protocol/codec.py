@@ -24,6 +24,7 @@ from typing import TypeAlias
 import orjson
 
 from evolute.errors import InvalidValue, MalformedMessage
+from evolute.limits import Limits
 from evolute.protocol.fields import Fields, shown
 from evolute.protocol.messages import (
     NO_ARGUMENTS,
@@ -152,7 +153,7 @@ def _result(result: Success | Failure) -> dict[str, object]:
 # --- Server: what arrives -------------------------------------------------------------------------------------------
 
 
-def decode_client(text: str | bytes) -> ClientMessage:
+def decode_client(text: str | bytes, limits: Limits) -> ClientMessage:
     """Raises MalformedMessage."""
     fields = Fields.of_message(text)
     match fields.string("type"):
@@ -160,12 +161,12 @@ def decode_client(text: str | bytes) -> ClientMessage:
             return _decode_connect(fields)
         case "ModifyQuerySet":
             base_version, new_version = fields.number("baseVersion"), fields.number("newVersion")
-            modifications = tuple(_decode_query_change(each) for each in fields.mappings("modifications"))
+            modifications = tuple(_decode_query_change(each, limits) for each in fields.mappings("modifications"))
             return ModifyQuerySet(base_version, new_version, modifications)
         case "Mutation":
-            return Mutation(fields.number("requestId"), *_decode_call(fields))
+            return Mutation(fields.number("requestId"), *_decode_call(fields, limits))
         case "Action":
-            return Action(fields.number("requestId"), *_decode_call(fields))
+            return Action(fields.number("requestId"), *_decode_call(fields, limits))
         case "Authenticate":
             return Authenticate(fields.number("baseVersion"), _decode_token(fields))
         case "Event":
@@ -174,7 +175,7 @@ def decode_client(text: str | bytes) -> ClientMessage:
             raise MalformedMessage(f"There is no client message of type {unknown[:64]!r}.")
 
 
-def decode_arguments(path: str, tree: object) -> tuple[bytes, str | None]:
+def decode_arguments(path: str, tree: object, limits: Limits) -> tuple[bytes, str | None]:
     """Canonical arguments of a call of `path` and None, or `{}` and the text of the call's fault.
 
     `tree` is parsed JSON: the object of named arguments, alone or as the only item of a list; `[]` is no arguments.
@@ -186,7 +187,7 @@ def decode_arguments(path: str, tree: object) -> tuple[bytes, str | None]:
     if not isinstance(tree, dict):
         return NO_ARGUMENTS, f"{_SINGLE_OBJECT} Instead received {shown(tree)}."
     try:
-        return wire_codec.canonical(tree), None
+        return wire_codec.canonical(tree, limits), None
     except InvalidValue as error:
         return NO_ARGUMENTS, f"Invalid arguments for {path}: {error}"
 
@@ -210,11 +211,11 @@ def _decode_connect(fields: Fields) -> Connect:
     )
 
 
-def _decode_query_change(fields: Fields) -> AddQuery | RemoveQuery:
+def _decode_query_change(fields: Fields, limits: Limits) -> AddQuery | RemoveQuery:
     match fields.string("type"):
         case "Add":
             query_id, journal = fields.number("queryId"), fields.optional_string("journal")
-            path, arguments, fault = _decode_call(fields)
+            path, arguments, fault = _decode_call(fields, limits)
             return AddQuery(query_id, path, arguments, journal, fault)
         case "Remove":
             return RemoveQuery(fields.number("queryId"))
@@ -222,10 +223,10 @@ def _decode_query_change(fields: Fields) -> AddQuery | RemoveQuery:
             raise MalformedMessage(f"{fields.where}.type must be 'Add' or 'Remove', got {unknown[:64]!r}.")
 
 
-def _decode_call(fields: Fields) -> tuple[str, bytes, str | None]:
+def _decode_call(fields: Fields, limits: Limits) -> tuple[str, bytes, str | None]:
     """Path, arguments, fault."""
     path, component = fields.string("udfPath"), fields.optional_string("componentPath")
-    arguments, fault = decode_arguments(path, fields.any("args"))
+    arguments, fault = decode_arguments(path, fields.any("args"), limits)
     if component:
         fault = f"{function_path.missing_text(path)} There is no component {component!r}: leave componentPath out."
     return path, arguments, fault

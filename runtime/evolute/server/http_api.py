@@ -128,7 +128,7 @@ class HttpApi:
         identity = identity_of(request, self._authenticator)
         if kind is None:
             require_admin(identity)
-        wanted = _decode_body(await read_body(request, self._limits))
+        wanted = _decode_body(await read_body(request, self._limits), self._limits)
         outcome = await self._run(wanted, kind, identity)
         return self._response(request, wanted.format, outcome)
 
@@ -214,7 +214,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     return tree
 
 
-def _decode_body(body: bytes) -> HttpCall:
+def _decode_body(body: bytes, limits: Limits) -> HttpCall:
     """Raises HttpError, which names what is wrong."""
     tree = json_object(body)
     written_path = tree.get("path")
@@ -233,5 +233,5 @@ def _decode_body(body: bytes) -> HttpCall:
         raise HttpError(400, "BadConvexFunctionIdentifier", str(error)) from None
     if tree.get("componentPath"):
         return HttpCall(path, b"{}", missing_text(path), format)
-    arguments, fault = decode_arguments(path, tree["args"])
+    arguments, fault = decode_arguments(path, tree["args"], limits)
     return HttpCall(path, arguments, fault, format)

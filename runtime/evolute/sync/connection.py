@@ -210,6 +210,7 @@ class Connection:
                     ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
                     self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
                 case Compute():
+                    self._host.executor.query_cache.begin(effect.stale)
                     self._computation = self._loop.create_task(self._compute(effect))
                 case AwaitBurst():
                     self._set_timer(self._limits.opening_burst_ms, self._end_burst)

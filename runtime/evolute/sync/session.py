@@ -117,7 +117,7 @@ class Session:
         try:
             if isinstance(frame, bytes):
                 raise MalformedMessage("it is binary, and messages are text")
-            self._receive(decode_client(frame), now_ns, published_ts)
+            self._receive(decode_client(frame, self._limits), now_ns, published_ts)
         except MalformedMessage as error:
             self._break_off("WSMessageInvalidJson", f"Received a message that is not of the protocol: {error}")
         except ProtocolViolation as violation:

@@ -31,9 +31,7 @@ from evolute.values.value import COMMIT_TS, WHOLE_MAX, CommitTs, Int64, Value, n
 COMMIT_TS_PLACEHOLDER: Final = b'{"$commitTs":null}'
 """Never occurs inside a string of canonical JSON, where its quotes would be escaped."""
 
-_DEPTH_MAX: Final = Limits.value_depth_max
-_ITEMS_MAX: Final = Limits.array_items_max
-_FIELDS_MAX: Final = Limits.object_fields_max
+_DEFAULTS: Final = Limits()
 _NAME_CHARACTERS_MAX: Final = 1024
 _pack_float: Final = struct.Struct("<d").pack
 _unpack_float: Final = struct.Struct("<d").unpack
@@ -46,13 +44,14 @@ _NAMES_MAX: Final = 4096
 class _Fault(Exception):
     """What is wrong inside a value, and on the way up the steps that lead there, innermost first."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, setting: str = "") -> None:
         super().__init__(text)
         self.text = text
+        self.setting = f". The setting is `{setting}`." if setting else ""
         self.steps: list[str] = []
 
     def message(self, where: str) -> str:
-        return f"{self.text} at {where}" if where else self.text
+        return f"{self.text} at {where}{self.setting}" if where else self.text + self.setting
 
     def invalid_value(self) -> InvalidValue:
         return InvalidValue(self.message("".join(reversed(self.steps))))
@@ -68,19 +67,15 @@ class _NotAValue(_Fault):
 
 
 def encode(
-    value: object,
-    *,
-    depth_max: int = _DEPTH_MAX,
-    items_max: int = _ITEMS_MAX,
-    fields_max: int = _FIELDS_MAX,
-    noun: str = "Value",
+    value: object, limits: Limits = _DEFAULTS, *, depth_max: int | None = None, depth_setting: str = "value_depth_max"
 ) -> bytes:
-    """The canonical bytes of a Python value.
+    """The canonical bytes of a Python value. `depth_max` comes from the `depth_setting`, which messages name.
 
-    Raises InvalidValue for what is not a value, too deep, or too large an array or object, naming the path inside the
-    value; `noun` names the whole in these messages.
+    Raises InvalidValue, which names the path inside, for what is not a value, too deep or too large.
     """
-    return _dumps(_walk(_Encoder, depth_max, items_max, fields_max, noun).run(value))
+    depth_max = limits.value_depth_max if depth_max is None else depth_max
+    sizes_max = limits.array_items_max, limits.object_fields_max
+    return _dumps(_walk(_Encoder, depth_max, *sizes_max, depth_setting).run(value))
 
 
 def decode(data: bytes | str) -> Value:
@@ -92,14 +87,14 @@ def decode(data: bytes | str) -> Value:
     return from_json(tree)
 
 
-def from_json(tree: object, *, depth_max: int = _DEPTH_MAX) -> Value:
+def from_json(tree: object, limits: Limits = _DEFAULTS) -> Value:
     """The value of a JSON tree as `orjson.loads` gives it. Raises InvalidValue naming the path inside the value."""
-    return cast(Value, _walk(_Decoder, depth_max, _ITEMS_MAX, _FIELDS_MAX, "Value").run(tree))
+    return cast(Value, _walk(_Decoder, *_bounds(limits)).run(tree))
 
 
-def canonical(tree: object, *, depth_max: int = _DEPTH_MAX) -> bytes:
+def canonical(tree: object, limits: Limits = _DEFAULTS) -> bytes:
     """The canonical bytes of the value of a client's JSON tree. Raises InvalidValue as `from_json` does."""
-    return _dumps(_walk(_Canonicalizer, depth_max, _ITEMS_MAX, _FIELDS_MAX, "Value").run(tree))
+    return _dumps(_walk(_Canonicalizer, *_bounds(limits)).run(tree))
 
 
 def decode_canonical(data: bytes) -> Value:
@@ -129,11 +124,11 @@ def int64_json(number: int) -> bytes:
 class _Walk:
     """Rebuilds a tree of lists and dicts, checking it. Subclasses say what becomes of a leaf and of a `$` wrapper."""
 
-    def __init__(self, depth_max: int, items_max: int, fields_max: int, noun: str) -> None:
+    def __init__(self, depth_max: int, items_max: int, fields_max: int, depth_setting: str) -> None:
         self._depth_max = depth_max
         self._items_max = items_max
         self._fields_max = fields_max
-        self._noun = noun
+        self._depth_setting = depth_setting
 
     def run(self, tree: object) -> object:
         try:
@@ -155,7 +150,8 @@ class _Walk:
         if depth > self._depth_max:
             raise self._too_deep(depth)
         if len(node) > self._fields_max:
-            raise _Fault(f"Object has too many fields ({len(node)} > maximum number {self._fields_max})")
+            most = self._fields_max
+            raise _Fault(f"Object has too many fields ({len(node)} > maximum number {most})", "object_fields_max")
         result: dict[str, object] = {}
         name: str | None = None
         try:
@@ -180,7 +176,8 @@ class _Walk:
         if depth > self._depth_max:
             raise self._too_deep(depth)
         if len(node) > self._items_max:
-            raise _Fault(f"Array length is too long ({len(node)} > maximum length {self._items_max})")
+            most = self._items_max
+            raise _Fault(f"Array length is too long ({len(node)} > maximum length {most})", "array_items_max")
         result: list[object] = []
         try:
             for item in node:
@@ -191,7 +188,8 @@ class _Walk:
         return result
 
     def _too_deep(self, depth: int) -> _Fault:
-        return _Fault(f"{self._noun} is too nested (nested {depth} levels deep > maximum nesting {self._depth_max})")
+        noun, most, setting = self._depth_setting.split("_")[0].capitalize(), self._depth_max, self._depth_setting
+        return _Fault(f"{noun} is too nested (nested {depth} levels deep > maximum nesting {most})", setting)
 
     def _leaf(self, node: object, depth: int) -> object:
         raise _NotAValue(node)
@@ -258,8 +256,12 @@ class _Canonicalizer(_Decoder):
 
 
 @functools.lru_cache(maxsize=64)
-def _walk(kind: type[_Walk], depth_max: int, items_max: int, fields_max: int, noun: str) -> _Walk:
-    return kind(depth_max, items_max, fields_max, noun)
+def _walk(kind: type[_Walk], depth_max: int, items_max: int, fields_max: int, depth_setting: str) -> _Walk:
+    return kind(depth_max, items_max, fields_max, depth_setting)
+
+
+def _bounds(limits: Limits) -> tuple[int, int, int, str]:
+    return limits.value_depth_max, limits.array_items_max, limits.object_fields_max, "value_depth_max"
 
 
 # --- Leaves -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Who comes near a limit is told so in the log lines of the call, before it is an error (semantics F).
+
+    [WARN] Many documents read in a single function execution (actual: 30000, limit: 32000). Consider … The setting is
+    `documents_read_max`.
+
+Near is from four fifths of the limit on. What was reached or exceeded in an error needs no warning: the error says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from evolute.clock import NS_PER_MS
+from evolute.database.budget import READ_ADVICE
+from evolute.execution.context import Attempt
+from evolute.execution.function_log import LogLines
+from evolute.limits import Limits
+
+
+class _Warning(NamedTuple):
+    text: str
+    unit: str = ""
+    advice: str = ""
+
+
+_DURATION: Final = _Warning("Function execution took a long time", " ms")
+
+WARNINGS: Final[Mapping[str, _Warning]] = {
+    "documents_read_max": _Warning("Many documents read in a single function execution", advice=READ_ADVICE),
+    "bytes_read_max": _Warning("Many bytes read in a single function execution", " bytes", READ_ADVICE),
+    "read_set_intervals_max": _Warning("Many reads in a single function execution", advice=READ_ADVICE),
+    "documents_written_max": _Warning("Many documents written in a single function execution"),
+    "bytes_written_max": _Warning("Many bytes written in a single function execution", " bytes"),
+    "system_documents_written_max": _Warning("Many system table writes in a single function execution"),
+    "system_bytes_written_max": _Warning(
+        "Many bytes of system tables written in a single function execution", " bytes"
+    ),
+    "scheduled_per_mutation_max": _Warning("Many functions scheduled by this mutation"),
+    "scheduled_arguments_bytes_max": _Warning(
+        "Large total size of the arguments of scheduled functions from this mutation", " bytes"
+    ),
+    "arguments_bytes_max": _Warning("Large size of the arguments of this function", " bytes"),
+    "result_bytes_max": _Warning("Large size of the return value of this function", " bytes"),
+    "query_user_ms_max": _DURATION,
+    "mutation_user_ms_max": _DURATION,
+    "action_ms_max": _DURATION,
+}
+
+
+def warn_of_transaction(lines: LogLines, attempt: Attempt, value: bytes | None, user_ns: int, setting: str) -> None:
+    """`setting` is the one that bounds the user's time, of which `user_ns` were used."""
+    transaction = attempt.transaction
+    scheduled = {
+        "scheduled_per_mutation_max": transaction.scheduled_count,
+        "scheduled_arguments_bytes_max": transaction.scheduled_bytes,
+    }
+    _warn(lines, attempt.limits, {**transaction.used(), **scheduled})
+    warn_of_call(lines, attempt.limits, attempt.call.arguments, value, user_ns, setting)
+
+
+def warn_of_call(
+    lines: LogLines, limits: Limits, arguments: bytes, value: bytes | None, took_ns: int, setting: str
+) -> None:
+    """What every call has: arguments, a result unless it failed, a duration."""
+    result_bytes = 0 if value is None else len(value)
+    took_ms = took_ns // NS_PER_MS
+    _warn(lines, limits, {"arguments_bytes_max": len(arguments), "result_bytes_max": result_bytes, setting: took_ms})
+
+
+def _warn(lines: LogLines, limits: Limits, used: Mapping[str, int]) -> None:
+    for setting, actual in used.items():
+        limit: int = getattr(limits, setting)
+        if limit * 4 <= actual * 5 and 0 < actual <= limit:
+            text, unit, advice = WARNINGS[setting]
+            told = [f"{text} (actual: {actual}{unit}, limit: {limit}{unit}).", advice, f"The setting is `{setting}`."]
+            lines.add("WARN", " ".join(filter(None, told)))
