@@ -422,7 +422,7 @@ def test_a_drop_that_was_interrupted_goes_on(tmp_path: Path) -> None:
 
 def test_long_work_tells_how_far_it_has_come(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with SchemaStore(tmp_path) as store:
+        async with SchemaStore(tmp_path, dataclasses.replace(LIMITS, schema_progress_ms=3000)) as store:
             await changed(store, PLAIN, 60)
 
             async def take_long(request: RowsRequest) -> None:
