@@ -159,6 +159,30 @@ def test_a_backfill_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) ->
     run(scenario)
 
 
+def test_what_a_chunk_has_left_is_not_forgotten_if_it_ends_there(tmp_path: Path) -> None:
+    """Rows that were written while their entries were made: the chunk is on record only when they are done too."""
+
+    async def scenario() -> None:
+        async with SchemaStore(tmp_path) as store:
+            ids = sorted(await changed(store, PLAIN, 20))
+
+            async def write_or_end(request: RowsRequest) -> None:
+                if request.fill_again:
+                    raise asyncio.CancelledError
+                if len(store.requests) == 1:
+                    await store.write(partial(set_fields, ids[2], kind="written"))
+
+            store.on_examined = write_or_end
+            with pytest.raises(asyncio.CancelledError):
+                await store.change(INDEXED).make_ready()
+            assert store.database.check() == []
+            store.on_examined = nothing
+            await store.change_to(INDEXED)
+            await ordered(store)
+
+    run(scenario)
+
+
 def test_old_code_keeps_an_index_until_the_new_code_has_its_own(tmp_path: Path) -> None:
     """One of the same name with other fields takes the place of the old one in the commit of the new code."""
 

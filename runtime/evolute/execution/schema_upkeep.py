@@ -29,6 +29,9 @@ from evolute.system import schema_changes
 logger = logging.getLogger("evolute.schema")
 
 DROPPED_AT_ONCE_MAX = 5_000
+# While others write, entries are removed at this share of the rate of a backfill: nobody waits for it, and the writer
+# thread has to get the interpreter back after each of them.
+BUSY_DIVISOR = 4
 RETRY_MS = 10_000
 
 
@@ -118,6 +121,8 @@ class SchemaUpkeep:
         pace = Pace(lambda: self._database.committer.statistics().commits, self._clock, self._limits)
         while True:
             length_max = min(pace.next()[0], DROPPED_AT_ONCE_MAX)
+            if pace.is_busy:
+                length_max = max(length_max // BUSY_DIVISOR, 1)
             with self._database.snapshot(unbounded=True) as snapshot:
                 rows = snapshot.scan(*prefix_range(index_prefix(index_id)))
                 keys = [key for key, _ in islice(rows, length_max)]
@@ -128,4 +133,4 @@ class SchemaUpkeep:
             if is_last:
                 return
             pace.note(1)
-            await pace.rest(len(keys))
+            await pace.rest(BUSY_DIVISOR * len(keys))
