@@ -182,7 +182,8 @@ def main() -> None:
             figures |= measure_idle(server, developer, progress, options.rows)
         if options.only in (None, "load"):
             figures |= measure_load(server, developer, progress, options)
-    show(f"backfill of one index over {options.rows} rows", figures, as_json=options.json)
+    if figures:
+        show(f"backfill of one index over {options.rows} rows", figures, as_json=options.json)
 
 
 if __name__ == "__main__":
