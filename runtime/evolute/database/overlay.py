@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
@@ -28,8 +27,7 @@ from evolute.database.write_set import WriteSet
 INSORT_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentWrite:
+class DocumentWrite(NamedTuple):
     """What became of one document: values and index keys, in the snapshot and now. None: there is no such document.
 
     `stamped` is how many placeholders of the commit timestamp `new` holds.
