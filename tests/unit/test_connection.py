@@ -673,6 +673,19 @@ def test_a_query_whose_run_broke_off_is_tried_again() -> None:
     run(test)
 
 
+def test_a_page_whose_run_broke_off_keeps_its_journal() -> None:
+    async def test() -> None:
+        async with world(replace(Limits(), query_retry_ms_min=10)) as made:
+            made.runners.crashes["m:list"] = 3
+            client = made.connect(CONNECT, ModifyQuerySet(0, 1, (AddQuery(0, "m:list", b"{}", journal="J"),)))
+            await client.wait_for(lambda: client.view() == {0: []})
+            failure = client.of_type(Transition)[0].modifications[0]
+            assert isinstance(failure, QueryFailed)
+            assert failure.journal == "J"
+
+    run(test)
+
+
 def test_a_query_that_no_worker_could_begin_is_tried_again() -> None:
     """Nothing is known of what it read, so that no commit would ever mend its answer."""
 
