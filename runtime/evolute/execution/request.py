@@ -58,6 +58,10 @@ class Call:
     place: int | None = None
     journal: str | None = None
 
+    def of_anyone(self) -> Call:
+        """The same, by a caller whose identity nobody knows."""
+        return self if self.identity is None else replace(self, identity=None)
+
     def to_wire(self) -> Wire:
         return (
             self.path,
