@@ -205,7 +205,7 @@ class RawSession:
         if modification["type"] == "QueryRemoved":
             return
         assert isinstance(modification["logLines"], list)
-        assert modification["journal"] is None
+        assert modification["journal"] is None or isinstance(modification["journal"], str)
         if modification["type"] == "QueryUpdated":
             assert "value" in modification
         else:

@@ -202,6 +202,7 @@ def test_a_later_run_is_not_stopped_by_what_was_asked_for(items: OpenStore) -> N
     fill(items, *range(1, 7, 2))
     grown = page(items, None, end, num_items=4, maximum_rows_read=4)
     assert (numbers(grown), grown.status) == ([0, 1, 2, 3, 4, 5, 6], "SplitRecommended")
+    assert page(items, None, end, maximum_bytes_read=10) == grown
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evolute import (
+    ActionCtx,
     BadRequest,
     ConvexError,
     Document,
@@ -20,6 +21,7 @@ from evolute import (
     PaginationResult,
     QueryCtx,
     Range,
+    action,
     define_schema,
     define_table,
     internal_query,
@@ -76,12 +78,25 @@ def explicit(ctx: QueryCtx, paginationOpts: Any) -> Any:
     return ctx.db.query(Item).with_index("by_n").paginate(paginationOpts).map(lambda item: item["n"])
 
 
+@action
+async def acts(ctx: ActionCtx) -> list[int]:
+    """Goes through all pages, each in a transaction of its own."""
+    seen: list[int] = []
+    at = await ctx.run_query(page_of, paginationOpts=PaginationOptions(num_items=2))
+    while True:
+        seen += numbers(at)
+        if at.is_done:
+            return seen
+        options = PaginationOptions(num_items=2, cursor=at.continue_cursor)
+        at = await ctx.run_query(page_of, paginationOpts=options)
+
+
 @internal_query
 def inner(ctx: QueryCtx, cursor: str | None) -> PaginationResult[Item]:
     return ctx.db.query(Item).with_index("by_n").paginate(num_items=2, cursor=cursor)
 
 
-FUNCTIONS = (do, look, page_of, untyped, explicit, inner)
+FUNCTIONS = (do, look, page_of, untyped, explicit, acts, inner)
 
 
 @pytest.fixture
@@ -414,6 +429,11 @@ def test_functions_that_are_called_have_a_page_each(backend: LocalBackend) -> No
     assert within(backend, all_of_them) == [0, 1, 2, 3, 4]
 
 
+def test_an_action_goes_through_the_pages_of_a_query(backend: LocalBackend) -> None:
+    fill(backend, *range(5))
+    assert backend.action(acts) == [0, 1, 2, 3, 4]
+
+
 def test_a_query_that_was_paginated_is_used_up(backend: LocalBackend) -> None:
     def again(ctx: MutationCtx) -> None:
         found = ctx.db.query(Item)
@@ -429,6 +449,10 @@ def test_a_query_that_was_paginated_is_used_up(backend: LocalBackend) -> None:
 
 def ordered(ctx: MutationCtx, cursor: str | None) -> Any:
     return ctx.db.query(Item).with_index("by_n").order("desc").paginate(num_items=2, cursor=cursor)
+
+
+def plain(ctx: MutationCtx, cursor: str | None) -> Any:
+    return ctx.db.query(Item).with_index("by_n").paginate(num_items=2, cursor=cursor)
 
 
 def bounded(ctx: MutationCtx, cursor: str | None) -> Any:
@@ -467,6 +491,7 @@ def other_table(ctx: MutationCtx, cursor: str | None) -> Any:
 
 
 QUERIES = (
+    plain,
     ordered,
     bounded,
     other_index,

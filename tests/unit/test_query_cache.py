@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LIMITS = Limits(map_bytes_max=64 * MIB)
 
 
 def reads(name: str) -> Call:
-    """The query that reads the key `name`. One whose name begins with ! fails."""
+    """The query that reads the key `name`. One whose name begins with ! fails; one that begins with p is a page, whose
+    journal is the value that it had when it was first read."""
     return Call(name, b"{}", kind="query")
 
 
@@ -68,7 +70,9 @@ class CacheUnderTest:
                 transaction = Transaction(snapshot, limits=LIMITS, now_ns=0, seed=b"", writable=False)
                 value = transaction.get_raw(SOURCE + call.path.encode()) or b"-"
                 error = CallError("broken") if call.path.startswith("!") else None
-                results.append(CallResult(None if error else value, error, (), transaction.read_set))
+                journal = (call.journal or value.decode()) if call.path.startswith("p") else None
+                result = CallResult(None if error else value, error, (), transaction.read_set, journal=journal)
+                results.append(result)
         self.after_snapshot()
         await self._open.wait()
         await self.database.log.wait_published(snapshot.begin_ts)
@@ -331,6 +335,100 @@ def test_a_result_that_was_chosen_is_not_evicted_before_it_is_held(tmp_path: Pat
             await asyncio.gather(*others)
             commit_ts = await test.put(a="1", b="1")
             assert [result.broken_at for result in results.values()] == [commit_ts] * 2
+
+    asyncio.run(scenario())
+
+
+# --- Journals --------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_serves_who_asks_anew_and_who_comes_back_with_its_journal(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(p="1")
+            first = await test.cache.latest(reads("p"))
+            assert (first.asked, first.call, first.journal) == (reads("p"), replace(reads("p"), journal="1"), "1")
+            for call in (reads("p"), first.call):
+                _, results = await test.cache.results_at([call], [], at_least_ts=0)
+                assert results == {call: first}
+            assert test.batches == [("p",)]
+            assert test.cache.statistics().results == 1
+            assert test.database.subscriptions.statistics().live == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_is_run_again_is_the_same_page_and_no_other(tmp_path: Path) -> None:
+    """The page that is held keeps its journal; who asks anew gets a page of its own."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(p="1")
+            held = await test.cache.latest(reads("p"))
+            held.hold(turns_nothing)
+            commit_ts = await test.put(p="2")
+            _, results = await test.cache.results_at([held.call], [], at_least_ts=commit_ts)
+            again = results[held.call]
+            assert (again.value, again.journal, again.call) == (b"2", "1", held.call)
+            fresh = await test.cache.latest(reads("p"))
+            assert (fresh.value, fresh.journal) == (b"2", "2")
+            assert (await test.cache.latest(held.call), await test.cache.latest(fresh.call)) == (again, fresh)
+            assert not again.same_answer(fresh)
+
+    asyncio.run(scenario())
+
+
+def test_a_held_page_that_breaks_while_others_run_is_run_again_with_its_journal(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(p="1", b="1")
+            held = await test.cache.latest(reads("p"))
+            held.hold(turns_nothing)
+            test.hold_runs()
+            waiting = asyncio.create_task(test.cache.results_at([reads("b")], [held], at_least_ts=0))
+            await turns()
+            await test.put(p="2", b="2")
+            test.let_go()
+            ts, results = await waiting
+            assert_good(ts, [results.get(held.call, held), results[reads("b")]])
+            ts, results = await test.cache.results_at([held.call], [], at_least_ts=test.database.log.published_ts)
+            assert (results[held.call].value, results[held.call].journal) == (b"2", "1")
+
+    asyncio.run(scenario())
+
+
+def test_a_page_that_was_chosen_is_not_evicted_under_either_call(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, Limits(map_bytes_max=64 * MIB, query_cache_bytes_max=2000)) as test:
+            for place in (0, 1):
+                page = await test.cache.latest(reads("p"))
+                asked = page.calls[place]
+                test.hold_runs()
+                choosing = asyncio.create_task(test.cache.results_at([asked, reads("b")], [], at_least_ts=0))
+                await turns()
+                others = [asyncio.create_task(test.cache.latest(reads(str(number)))) for number in range(20)]
+                await turns()
+                test.let_go()
+                _, results = await choosing
+                assert results[asked] is page
+                assert page.broken_at is None
+                await asyncio.gather(*others)
+                await test.put(b=str(page.begin_ts))
+
+    asyncio.run(scenario())
+
+
+def test_a_page_that_gives_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, Limits(map_bytes_max=64 * MIB, query_cache_bytes_max=3000)) as test:
+            for number in range(20):
+                await test.cache.latest(reads(f"p{number}"))
+            statistics = test.cache.statistics()
+            assert statistics.results < 8
+            assert test.database.subscriptions.statistics().live == statistics.results
+            page = await test.cache.latest(reads("p0"))
+            test.cache.discard(page)
+            assert await test.cache.latest(page.call) is not page
 
     asyncio.run(scenario())
 

@@ -2,17 +2,19 @@
 
 The world has a history of commits; a query's value at a timestamp is what that history says. Messages, commits,
 answers, results and sends happen in any order that a real driver could produce, with the results for any timestamp that
-the query cache could choose. After every message the client checks what it may rely on; at the end all has been told.
+the query cache could choose; one of the queries is a page, which has a journal. After every message the client checks
+what it may rely on; at the end all has been told.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from evolute.database.read_set import ReadSet
-from evolute.errors import NoAuthProvider
+from evolute.errors import FunctionCrashed, NoAuthProvider
 from evolute.execution.query_cache import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
@@ -37,6 +39,7 @@ from evolute.protocol.messages import (
 )
 from evolute.sync.effects import AwaitBurst, Compute, Effect, Send, StartMutation
 from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.query_set import QuerySet
 from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
 
@@ -70,7 +73,9 @@ class History:
         """As the query cache would have it: read at `ts`, and broken by the first commit after it that touches it."""
         text = self.value(call.path, ts)
         failed = call.path == "m:fails"
-        ran = CallResult(None if failed else text.encode(), CallError(text) if failed else None, (), ReadSet())
+        journal = call.journal or f"begun at {ts}" if call.path == "m:c" else None
+        error = CallError(text) if failed else None
+        ran = CallResult(None if failed else text.encode(), error, (), ReadSet(), journal=journal)
         result = QueryResult(call, ran, ts, 0)
         result.broken_at = next((touch for touch in self.touches[call.path] if touch > ts), None)
         if result.broken_at is None:
@@ -85,6 +90,7 @@ class Client:
         self.history = history
         self.version = INITIAL_VERSION
         self.view: dict[int, str] = {}
+        self.journals: dict[int, str | None] = {}
         self.paths: dict[int, str] = {}
         self.query_set = 0
         self.identity = 0
@@ -116,7 +122,9 @@ class Client:
         self.version = end
         for modification in transition.modifications:
             match modification:
-                case QueryUpdated(query_id, value):
+                case QueryUpdated(query_id, value, _, journal):
+                    assert (journal is not None) == (self.paths[query_id] == "m:c")
+                    assert self.journals.setdefault(query_id, journal) == journal, "another page took its place"
                     assert self.view.get(query_id) != value.decode(), "an unchanged result is told again"
                     self.view[query_id] = value.decode()
                 case QueryFailed(query_id, message):
@@ -270,3 +278,23 @@ def test_a_client_sees_one_consistent_history(interleaving: int) -> None:
 
     world.session.close()
     assert not any(result.held for result in world.history.live)
+
+
+def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
+    """Its journal has made it another call in between."""
+    queries, call = QuerySet(lambda: None), Call("m:c", b"{}", kind="query")
+    queries.add(0, call)
+
+    def run(error: CallError | None, journal: str | None) -> list[int]:
+        (asked,) = queries.stale_calls()
+        value = None if error else b"1"
+        results = {asked: QueryResult(asked, CallResult(value, error, (), ReadSet(), journal=journal), 1, 0)}
+        queries.accept(results)
+        attempts = [query.attempts for query in queries.failed_runs(results)]
+        for query in queries:
+            query.run_again()
+        return attempts
+
+    crashed = CallError("died", code=FunctionCrashed.code)
+    assert [run(crashed, None), run(crashed, None), run(None, "J"), run(crashed, "J")] == [[1], [2], [], [1]]
+    assert queries.stale_calls() == (replace(call, journal="J"),)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evolute.database.transaction import Transaction
+from evolute.storage.keyspace import CURSOR_KEY
 from evolute.system import crons, job_endings, jobs, sessions
 from evolute.system.job_endings import Ending
 from evolute.system.jobs import JobOptions
@@ -158,3 +159,10 @@ def test_a_missing_index_of_the_runtime_is_found(broken: OpenStore) -> None:
 
     broken.run(drop)
     assert f"Table '{SCHEDULED}' lacks the index by_mark over _mark." in broken.check()
+
+
+def test_a_key_of_cursors_that_cannot_be_is_found(broken: OpenStore) -> None:
+    broken.run(lambda transaction: transaction.put_raw(CURSOR_KEY, b"short"))
+    assert "The key of cursors has 5 bytes instead of 32." in broken.check()
+    broken.run(lambda transaction: transaction.put_raw(CURSOR_KEY, None))
+    assert "The key of cursors is missing." in broken.check()

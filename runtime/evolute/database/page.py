@@ -75,32 +75,29 @@ class Page(NamedTuple):
 
 
 class _Room:
-    """How much a page may read, and how much it should."""
+    """How much a page may read, and how much it should: it has to stop after `documents_max`, or when there are no more
+    than `bytes_floor` left."""
 
     def __init__(self, source: PageSource, options: PaginationOptions, *, until_known: bool) -> None:
         limits, left = source.limits, source.reads_left()
         rows_asked, bytes_asked = options.maximum_rows_read or sys.maxsize, options.maximum_bytes_read or sys.maxsize
-        self._source = source
-        self._bytes_before = left.bytes
         # The next document has to fit, or reading it would fail the whole function.
         bytes_max = max(left.bytes - limits.document_bytes_max, left.bytes * _SPLIT_SHARE)
         # With `until`, what was asked for no longer counts: the page has to be all that lies before it.
-        self._rows_max = left.documents if until_known else min(left.documents, rows_asked)
-        self._bytes_max = bytes_max if until_known else min(bytes_max, bytes_asked)
-        self._rows_wanted_max = min(rows_asked, limits.documents_read_max) * _SPLIT_SHARE
+        self.documents_max = left.documents if until_known else min(left.documents, rows_asked)
+        self.bytes_floor = left.bytes - (bytes_max if until_known else min(bytes_max, bytes_asked))
+        self._before = left
+        self._documents_wanted_max = min(rows_asked, limits.documents_read_max) * _SPLIT_SHARE
         self._bytes_wanted_max = min(bytes_asked, limits.bytes_read_max) * _SPLIT_SHARE
 
-    def is_used_up(self, walked: int, rows: int) -> bool:
-        return walked >= self._rows_max or rows >= _ITEMS_MAX or self._bytes >= self._bytes_max
-
-    def is_short(self, walked: int, rows: int) -> bool:
+    def is_short(self, walked: int, rows: int, left: ReadsLeft) -> bool:
+        """Whether a page that has read so much is close to what it may."""
+        used_bytes = self._before.bytes - left.bytes
         return (
-            walked > self._rows_wanted_max or rows > _ITEMS_MAX * _SPLIT_SHARE or self._bytes > self._bytes_wanted_max
+            walked > self._documents_wanted_max
+            or rows > _ITEMS_MAX * _SPLIT_SHARE
+            or used_bytes > self._bytes_wanted_max
         )
-
-    @property
-    def _bytes(self) -> int:
-        return self._bytes_before - self._source.reads_left().bytes
 
 
 def read_page(source: PageSource, walk: Walk, span: Span, options: PaginationOptions) -> Page:
@@ -111,27 +108,29 @@ def read_page(source: PageSource, walk: Walk, span: Span, options: PaginationOpt
     rows: list[dict[str, Value]] = []
     row_places: list[int] = []
     room = _Room(source, options, until_known=span.until is not None)
-    forced = full = False
+    documents_max, bytes_floor, reads_left = room.documents_max, room.bytes_floor, source.reads_left
+    wanted = _ITEMS_MAX if span.until is not None else min(options.num_items, _ITEMS_MAX)
+    stopped = False
     with closing(source.scan(walk.table_number, *_interval(walk, span), reverse=walk.reverse, walked=walked)) as found:
         for row in found:
-            if all(passes(row) for passes in walk.filters):
+            if not walk.filters or all(passes(row) for passes in walk.filters):
                 row_places.append(len(walked) - 1)
                 rows.append(row)
-            full = span.until is None and len(rows) >= options.num_items
-            forced = not full and room.is_used_up(len(walked), len(rows))
-            if full or forced:
+            if len(rows) >= wanted or len(walked) >= documents_max or reads_left().bytes <= bytes_floor:
+                stopped = True
                 break
+    is_full = span.until is None and len(rows) >= options.num_items
     status: PageStatus | None = None
-    if forced and (span.until is not None or len(walked) > 1):
+    if stopped and not is_full and (span.until is not None or len(walked) > 1):
         status = "SplitRequired"
-    elif room.is_short(len(walked), len(rows)) and len(walked) > 1:
+    elif len(walked) > 1 and room.is_short(len(walked), len(rows), reads_left()):
         status = "SplitRecommended"
     positions = walked if status is not None else [walked[place] for place in row_places]
     split = _relative(walk, positions[max(len(positions) // 2 - 1, 0)]) if status or len(positions) > 1 else None
     if span.until is not None:
         end = span.until
     else:
-        end = _relative(walk, walked[-1]) if full or forced else END
+        end = _relative(walk, walked[-1]) if stopped else END
     return Page(rows, end, split, status)
 
 

@@ -345,9 +345,10 @@ class Executor:
             try:
                 await self._run("queries", (call,), deaths=1)
             except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
-                killers[call] = self._crashed(error)
+                killers[call] = self._crashed(error, call)
         if not killers and failure is not None:  # it is one call, or they can do together not what each can do alone
-            return QueryBatch(self._database.log.published_ts, (self._crashed(failure),) * len(calls))
+            crashed = tuple(self._crashed(failure, call) for call in calls)
+            return QueryBatch(self._database.log.published_ts, crashed)
         well = tuple(call for call in calls if call not in killers)
         batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())
         results = killers | dict(zip(well, batch.results, strict=True))
@@ -355,11 +356,11 @@ class Executor:
 
     # --- Results ---------------------------------------------------------------------------------------------------
 
-    def _crashed(self, error: EvoluteError) -> CallResult:
+    def _crashed(self, error: EvoluteError, call: Call) -> CallResult:
         """Nothing is known of what a killed query read; new code is what can mend it."""
         read_set = ReadSet()
         read_set.add_point(DEPLOYMENT)
-        return CallResult(None, CallError(str(error), None, error.code), (), read_set)
+        return CallResult(None, CallError(str(error), None, error.code), (), read_set, journal=call.journal)
 
     def failed(self, error: EvoluteError) -> Outcome:
         failure = CallError(str(error), None, error.code, class_names(error))

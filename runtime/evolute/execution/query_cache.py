@@ -10,6 +10,10 @@ Each live result holds one subscription; sessions share the result and its encod
 query at the same time wait for one run. A session asks for several queries *at one timestamp*: what is cached or
 already running is shared first; what then turns out not to be good at the common timestamp joins a batch that is run in
 one snapshot. The batch only grows, so this ends, however fast commits arrive.
+
+A run of a paginated query notes in its journal where the page ends, and the same subscription asks with it from then
+on. The result serves both calls, the one that was asked and the one with the journal: who comes back with the journal
+finds what is there.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evolute.clock import NS_PER_MS, Clock
 from evolute.database.subscriptions import Subscription, Subscriptions, Token
@@ -45,6 +49,7 @@ _INTERVAL_BYTES = 384  # what a point or range weighs in the read set and in the
 class QueryResult:
     """A query's answer at `begin_ts`, and for as long as `broken_at` is None.
 
+    `asked` is the call that was run, `call` is what to run when it breaks: the same with the journal of this run.
     `encoded` is a place for the session layer: the answer as it goes over the wire, made once and shared.
     """
 
@@ -52,6 +57,7 @@ class QueryResult:
         "_listeners",
         "_on_hold",
         "_subscription",
+        "asked",
         "begin_ts",
         "broken_at",
         "call",
@@ -64,7 +70,8 @@ class QueryResult:
     )
 
     def __init__(self, call: Call, result: CallResult, begin_ts: int, made_ns: int) -> None:
-        self.call = call
+        self.asked = call
+        self.call = call if call.journal == result.journal else replace(call, journal=result.journal)
         self.value: bytes | None = result.value
         self.error: CallError | None = result.error
         self.log_lines = result.log_lines
@@ -73,17 +80,32 @@ class QueryResult:
         self.broken_at: int | None = None
         self.encoded: bytes | None = None
         texts_bytes = len(self.value or b"") + len(call.arguments) + sum(map(len, result.log_lines))
+        texts_bytes += len(call.journal or "") + len(result.journal or "")
         self.size_bytes = _OVERHEAD_BYTES + texts_bytes + _INTERVAL_BYTES * len(result.read_set)
         self._subscription: Subscription | None = None
         self._listeners: dict[Listener, None] = {}
         self._on_hold: Callable[[QueryResult], None] | None = None
+
+    @property
+    def journal(self) -> str | None:
+        return self.call.journal
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """All that it answers."""
+        return (self.call,) if self.call is self.asked else (self.asked, self.call)
 
     def good_at(self, ts: int) -> bool:
         return self.begin_ts <= ts and (self.broken_at is None or ts < self.broken_at)
 
     def same_answer(self, other: QueryResult) -> bool:
         """Whether a client that has `other` needs to hear of this one. Decided on bytes."""
-        return (self.value, self.error, self.log_lines) == (other.value, other.error, other.log_lines)
+        return (self.value, self.error, self.log_lines, self.journal) == (
+            other.value,
+            other.error,
+            other.log_lines,
+            other.journal,
+        )
 
     def hold(self, listener: Listener) -> None:
         """Keep the result live; `listener` is called once, synchronously, when it breaks. Look at `broken_at` first."""
@@ -199,9 +221,10 @@ class QueryCache:
             self._keep_or_drop(result)
 
     def statistics(self) -> QueryCacheStatistics:
+        results = set(self._live.values())
         return QueryCacheStatistics(
-            results=len(self._live),
-            held=sum(result.held for result in self._live.values()),
+            results=len(results),
+            held=sum(result.held for result in results),
             idle_bytes=self._idle_bytes,
             running=len(self._running),
             hits=self._hits,
@@ -213,7 +236,7 @@ class QueryCache:
         for task in set(self._running.values()):
             task.cancel()
         await asyncio.gather(*set(self._running.values()), return_exceptions=True)
-        for result in list(self._live.values()):
+        for result in set(self._live.values()):
             self._remove(result)
             self._unsubscribe(result)
 
@@ -297,11 +320,11 @@ class QueryCache:
             return result
         result._subscription = subscription
         result._on_hold = self._keep_or_drop
-        earlier = self._live.get(result.call)
-        if earlier is not None:
-            self._remove(earlier)
-            self._keep_or_drop(earlier)
-        self._live[result.call] = result
+        for call in result.calls:
+            if (earlier := self._live.get(call)) is not None:
+                self._remove(earlier)
+                self._keep_or_drop(earlier)
+        self._live |= dict.fromkeys(result.calls, result)
         self._keep_or_drop(result)
         return result
 
@@ -326,15 +349,17 @@ class QueryCache:
     def _evict(self) -> None:
         """Drops the results used longest ago until the rest fits, but none that a caller may be about to hold."""
         while self._idle_bytes > self._limits.query_cache_bytes_max:
-            result = next((result for call, result in self._idle.items() if call not in self._interested), None)
+            unwanted = (one for one in self._idle.values() if not any(call in self._interested for call in one.calls))
+            result = next(unwanted, None)
             if result is None:
                 return
             self._remove(result)
             self._unsubscribe(result)
 
     def _remove(self, result: QueryResult) -> None:
-        """It is no longer the live one of its call."""
-        del self._live[result.call]
+        """It is no longer the live one of its calls."""
+        for call in result.calls:
+            del self._live[call]
         if self._idle.get(result.call) is result:
             self._leave_idle(result)
 

@@ -44,7 +44,8 @@ def _standing_failure(error: CallError) -> QueryResult:
 class LiveQuery:
     """One subscribed query: `held` is its newest result, `told` the one that the client knows, if any.
 
-    `call` is None for one that can never run; it holds its failure from the start.
+    `call` is None for one that can never run; it holds its failure from the start. A result that brings a journal
+    changes it: the next run is of the same page.
     """
 
     __slots__ = ("_on_broken", "attempts", "call", "held", "query_id", "stale", "told")
@@ -64,6 +65,7 @@ class LiveQuery:
         """Replaces the held result. One that is broken by now leaves the query stale."""
         self.release()
         self.held = result
+        self.call = self.call and result.call
         self.stale = result.broken_at is not None
         result.hold(self._break)
         if self.stale:
@@ -141,8 +143,9 @@ class QuerySet:
     def failed_runs(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
         """The queries among `results` whose run broke off, with the consecutive such runs counted in `attempts`."""
         broken_off: list[LiveQuery] = []
+        new = set(results.values())
         for query in self:
-            if query.call is None or query.held is None or results.get(query.call) is not query.held:
+            if query.held is None or query.held not in new:
                 continue
             if query.held.error is not None and query.held.error.code in RUN_BROKE_OFF:
                 query.attempts += 1

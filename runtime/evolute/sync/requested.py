@@ -83,6 +83,7 @@ class Requested:
             public_only=not self.identity.is_admin,
             identity=self.identity.attributes,
             session=None if self.session_id is None or request_id is None else (self.session_id, request_id),
+            journal=wanted.journal if isinstance(wanted, AddQuery) else None,
         )
 
     def _modify(self, modification: AddQuery | RemoveQuery) -> None:

@@ -45,7 +45,7 @@ def encoded_answer(result: QueryResult, disclosure: Disclosure) -> bytes:
     if result.encoded is None:
         request_id = disclosure.new_request_id() if result.error is not None else ""
         answer = disclosure.answer(result.value, result.error, request_id)
-        result.encoded = encode_result(answer, disclosure.log_lines(result.log_lines))
+        result.encoded = encode_result(answer, disclosure.log_lines(result.log_lines), result.journal)
     return result.encoded
 
 

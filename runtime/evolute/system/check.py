@@ -7,6 +7,7 @@
     a cron         has the id of its name, a schedule, a due time, arguments
     a cron's run   has its cron
     the deployment is one row, and no file of it stands there twice
+    cursors have a key
 
 It reads the stored bytes and no transaction, so that it can say what is wrong where a transaction would stumble. Rows
 that are no documents are `database/check.py`'s to report, and passed over here.
@@ -20,9 +21,10 @@ from typing import Any
 from evolute.clock import NS_PER_MS
 from evolute.database import check as database_check
 from evolute.database.catalog import TableDefinition, definition_from
+from evolute.database.cursor import CURSOR_KEY_BYTES
 from evolute.errors import EvoluteError, InvalidId, StoreCorrupt
 from evolute.storage.engine import Reader
-from evolute.storage.keyspace import document_key, document_prefix, prefix_range, table_key
+from evolute.storage.keyspace import CURSOR_KEY, document_key, document_prefix, prefix_range, table_key
 from evolute.system.crons import IN_PROGRESS as CRON_IN_PROGRESS
 from evolute.system.crons import PENDING as CRON_PENDING
 from evolute.system.crons import cron_id
@@ -61,6 +63,7 @@ class _Check:
 
     def run(self) -> Iterator[str]:
         yield from self._tables()
+        yield from self._cursor_key()
         yield from self._jobs()
         for row in self._rows(CRONS_NUMBER):
             yield from _cron(row)
@@ -104,6 +107,14 @@ class _Check:
                 found = definition.indexes.get(index.name)
                 if found is None or found.fields != index.fields:
                     yield f"Table {table.name!r} lacks the index {index.name} over {', '.join(index.fields)}."
+
+    def _cursor_key(self) -> Iterator[str]:
+        """It is made with the tables; without it no page could be read."""
+        key = self._reader.get(CURSOR_KEY)
+        if key is None and self._definition(SCHEDULED) is not None:
+            yield "The key of cursors is missing."
+        elif key is not None and len(key) != CURSOR_KEY_BYTES:
+            yield f"The key of cursors has {len(key)} bytes instead of {CURSOR_KEY_BYTES}."
 
     # --- Jobs ---------------------------------------------------------------------------------------------------------
 

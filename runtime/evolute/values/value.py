@@ -185,7 +185,7 @@ _INSTEAD: Final = {
     "CommitTs": "it has a meaning only as a field that is stored",
     "Query": "end it with .collect(), .take(n), .first() or .unique()",
     "ContextQuery": "end it with .collect(), .take(n), .first() or .unique()",
-    "PaginationOptions": "annotate the parameter with PaginationOptions",
+    "PaginationOptions": 'annotate the parameter with it, or send {"numItems": 10, "cursor": None}',
     "PaginationResult": "return it by itself, or annotate the field with PaginationResult",
 }
 
