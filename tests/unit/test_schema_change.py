@@ -323,6 +323,28 @@ def test_rows_that_are_written_all_the_time_do_not_keep_the_new_schema_away(tmp_
     run(scenario)
 
 
+def test_a_queue_of_commits_that_is_full_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with SchemaStore(tmp_path, dataclasses.replace(LIMITS, commit_queue_length_max=1)) as store:
+            ids = await changed(store, PLAIN, 20)
+
+            async def change() -> None:
+                await store.change_to(INDEXED)
+
+            async with store.database.committer.serially():  # what arrives meanwhile is held, and the queue is full
+                waiting = asyncio.create_task(store.write(partial(set_fields, ids[0], n=99)))
+                await asyncio.sleep(0)
+                changing = asyncio.create_task(change())
+                await asyncio.sleep(0.01)
+                assert not changing.done()
+            await waiting
+            store.clock.set_ns(store.clock.now_ns() + NS_PER_S)
+            await changing
+            await ordered(store)
+
+    run(scenario)
+
+
 def test_a_log_that_forgets_too_soon_is_named(tmp_path: Path) -> None:
     async def scenario() -> None:
         forgetful = dataclasses.replace(LIMITS, log_retention_ms=0, log_keys_max=0, log_run_keys_max=0)

@@ -12,10 +12,10 @@ A row that does not fit ends the change with the row's id. What was filled by th
 from __future__ import annotations
 
 from evolute import failpoints
-from evolute.clock import Clock
+from evolute.clock import NS_PER_MS, Clock
 from evolute.database.database import Database
 from evolute.database.read_set import ReadSet
-from evolute.errors import DefinitionError, OutOfRetention, SchemaNotReady
+from evolute.errors import DefinitionError, EvoluteError, OutOfRetention, Overloaded, SchemaNotReady
 from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.executor import Executor
 from evolute.execution.table_walk import OnProgress, TableWalk
@@ -25,6 +25,7 @@ from evolute.system.deployments import Deployment
 from evolute.system.schema_changes import SchemaWire, TableWork
 
 TRIES_MAX = 5
+OVERLOADED_MS = 1_000  # the commits under way are given so long
 
 
 class SchemaChange:
@@ -69,11 +70,12 @@ class SchemaChange:
                 for work in await self._begin():
                     await self._walk(work)
                 return
-            except (SchemaNotReady, OutOfRetention) as error:
-                self.refuse_after_too_many(error)
+            except (SchemaNotReady, OutOfRetention, Overloaded) as error:
+                self._refuse_after_too_many(error)
+                if isinstance(error, Overloaded):
+                    await self._clock.wait_until(self._clock.now_ns() + OVERLOADED_MS * NS_PER_MS)
 
-    def refuse_after_too_many(self, error: SchemaNotReady | OutOfRetention) -> None:
-        """Raises DefinitionError if it makes no sense to try once more."""
+    def _refuse_after_too_many(self, error: EvoluteError) -> None:
         if self._tries >= TRIES_MAX:
             raise DefinitionError(
                 f"The tables could not be made ready for the new schema in {self._tries} tries: {error}"
