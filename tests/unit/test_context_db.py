@@ -13,6 +13,7 @@ from evolute import (
     ConvexError,
     Document,
     Id,
+    IndexNotFound,
     Int64,
     InvalidId,
     InvalidQuery,
@@ -191,6 +192,22 @@ def test_rows_without_a_field_are_found_by_UNSET(backend: LocalBackend) -> None:
         return [[row.get("value") for row in query] for query in things]
 
     assert mutate(backend, find) == [[1, 3], [3], [None], [1, 3, None, 2], [None, 2], [1, 3]]
+
+
+def test_by_id_is_said_to_be_no_index(backend: LocalBackend) -> None:
+    def find(ctx: MutationCtx) -> list[str]:
+        note = ctx.db.insert(Note, {"body": "a"})
+        told = []
+        for query in (ctx.db.query(Note), ctx.db.system.query("_crons")):
+            with pytest.raises(IndexNotFound) as error:
+                query.with_index("by_id", _id=note).unique()
+            told.append(str(error.value))
+        return told
+
+    assert mutate(backend, find) == [
+        "Index notes.by_id not found. To load a document by its id, use `ctx.db.get(id)`.",
+        "Index by_id not found: a system table has only by_creation_time.",
+    ]
 
 
 def test_a_full_table_scan_is_the_query_that_is_told_nothing_else(backend: LocalBackend) -> None:

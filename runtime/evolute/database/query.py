@@ -208,7 +208,8 @@ class Query(Generic[D]):
             declared = self._source.declared_index(self._table, name)
             index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields) if declared is not None else None
         if index is None:
-            raise IndexNotFound(f"Index {self._table}.{name} not found.")
+            advice = " To load a document by its id, use `ctx.db.get(id)`." if name == "by_id" else ""
+            raise IndexNotFound(f"Index {self._table}.{name} not found.{advice}")
         return index
 
     # --- states ------------------------------------------------------------------------------------------------------
