@@ -279,7 +279,7 @@ def main() -> None:
     parser = arguments_of("Measures single operations inside a transaction, beside SQLite.")
     parser.add_argument("--rows", type=int, default=20_000, help="in the table")
     parser.add_argument("--count", type=int, default=1000, help="operations in one transaction")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="evolute-benchmark-") as folder:
         figures = asyncio.run(measure(options, Path(folder)))

@@ -20,6 +20,7 @@ import pytest
 
 from evolute.clock import ManualClock
 from evolute.database.database import Database
+from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
 from evolute.errors import FunctionCrashed, NoAuthProvider, Overloaded, StorageFull
 from evolute.execution.call_log import CallLog
@@ -98,6 +99,7 @@ FUNCTIONS: dict[str, Callable[[Transaction, Any], object]] = {
     "m:count": read_only,
     "m:large": large,
     "m:raises": raises,
+    "m:nothing": lambda transaction, arguments: [],
     "m:act": lambda transaction, arguments: arguments.get("n"),
 }
 
@@ -123,20 +125,18 @@ class Runners:
         for call in calls:
             await self._pass(self.before, call)
         with self._database.snapshot() as snapshot:
-            self._seeds += 1
-            transaction = Transaction(
-                snapshot,
-                limits=self._limits,
-                now_ns=self._clock.now_ns(),
-                seed=self._seeds.to_bytes(32),
-                writable=kind == "mutation",
-            )
-            results = tuple(self._result(transaction, call) for call in calls)
+            transactions = [self._transaction(snapshot, writable=kind == "mutation") for _ in calls]
+            results = tuple(map(self._result, transactions, calls))
             failed = any(result.error is not None for result in results)
-            write_set = transaction.write_set() if kind == "mutation" and not failed else None
+            write_set = transactions[0].write_set() if kind == "mutation" and not failed else None
         for call in calls:
             await self._pass(self.after, call)
         return FunctionOutcome(0, snapshot.begin_ts, results, write_set)
+
+    def _transaction(self, snapshot: Snapshot, *, writable: bool) -> Transaction:
+        self._seeds += 1
+        seed = self._seeds.to_bytes(32)
+        return Transaction(snapshot, limits=self._limits, now_ns=self._clock.now_ns(), seed=seed, writable=writable)
 
     async def run_action(self, call: Call, callbacks: Callbacks, *, nested: bool = False) -> FunctionOutcome:
         return await self.run("action", (call,))
@@ -445,6 +445,42 @@ def test_one_commit_runs_a_query_once_for_all_who_watch_it() -> None:
                 await client.wait_for(lambda client=client: client.view() == {0: ["hello"]})  # type: ignore[misc]
             await writer.wait_for_answers(1)
             assert made.runners.runs.count("m:list") == 2
+
+    run(test)
+
+
+def test_T10_a_commit_is_told_once_and_what_it_left_alone_is_not_run_again() -> None:
+    async def test() -> None:
+        async with world() as made:
+            client = made.connect(CONNECT, adds("m:list", "m:nothing"))
+            await client.wait_for(lambda: client.view() == {0: [], 1: []})
+            before = client.of_type(Transition)[-1].end.ts
+            writer = made.connect(CONNECT, add(0, "hello"))
+            await writer.wait_for_answers(1)
+            await client.wait_for(lambda: client.view() == {0: ["hello"], 1: []})
+            told = [change.query_id for transition in client.of_type(Transition) for change in transition.modifications]
+            assert sorted(told) == [0, 0, 1]
+            assert made.runners.runs.count("m:nothing") == 1
+            (answer,) = writer.of_type(MutationResponse)
+            assert before < answer.ts == client.of_type(Transition)[-1].end.ts, "the other result is good there too"
+
+    run(test)
+
+
+def test_T11_the_queries_of_one_transition_are_of_one_timestamp() -> None:
+    async def test() -> None:
+        async with world() as made:
+            client = made.connect(CONNECT, adds("m:list", "m:count"))
+            await client.wait_for(lambda: client.view() == {0: [], 1: 0})
+            writer = made.connect(CONNECT, *(add(number, "x") for number in range(30)))
+            await writer.wait_for_answers(30)
+            await client.wait_for(lambda: client.view()[1] == 30)
+            transitions = client.of_type(Transition)
+            shown: dict[int, Any] = {}
+            for transition in transitions:
+                shown |= {change.query_id: orjson.loads(change.value) for change in transition.modifications}
+                assert len(shown[0]) == shown[1]
+            assert [one.end.ts for one in transitions] == sorted({one.end.ts for one in transitions})
 
     run(test)
 

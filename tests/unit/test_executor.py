@@ -12,7 +12,7 @@ import pytest
 from evolute import ConvexError, Document, MutationCtx, QueryCtx, define_schema, define_table, mutation, query
 from evolute.database.subscriptions import Token
 from evolute.database.transaction import Transaction
-from evolute.errors import DefinitionError, ShuttingDown
+from evolute.errors import Contended, DefinitionError, ShuttingDown
 from evolute.execution.executor import Executor, JobChanged
 from evolute.execution.request import Call, Outcome
 from evolute.limits import MIB, Limits
@@ -32,6 +32,7 @@ class Counter(Document):
 schema = define_schema(counters=define_table(Counter).index("by_name", ["name"]))
 runs: list[str] = []
 meet: threading.Barrier | None = None
+may_end = threading.Event()
 
 
 @mutation
@@ -72,13 +73,19 @@ def look(ctx: MutationCtx, name: str) -> int:
     return 0 if row is None else row["value"]
 
 
+@mutation
+def wait_to_end(ctx: MutationCtx) -> str:
+    may_end.wait(20)
+    return "ended"
+
+
 @query
 def value(ctx: QueryCtx, name: str) -> int:
     row = ctx.db.query(Counter).with_index("by_name", name=name).unique()
     return 0 if row is None else row["value"]
 
 
-FUNCTIONS = (add, add_together, refuse, look, value)
+FUNCTIONS = (add, add_together, refuse, look, value, wait_to_end)
 
 
 def served(limits: Limits = LIMITS) -> LocalBackend:
@@ -124,6 +131,28 @@ def test_no_mutation_fails_of_contention(attempts: int) -> None:
         assert statistics.in_line == 0
         if attempts == 1:
             assert statistics.serial_runs == count - 1
+
+
+def test_T5_contention_never_fails_and_the_error_of_it_is_that_of_the_time_limit() -> None:
+    """However often two meet, both get through; what cannot be run alone within `serial_ms_max` is an error."""
+    global meet
+    with served(Limits(map_bytes_max=64 * MIB, attempts_before_serial=2)) as backend:
+
+        async def two(executor: Executor) -> list[Outcome]:
+            calls = [executor.mutate(call("test_executor:add_together", "mutation", name="hot")) for _ in range(2)]
+            return await asyncio.gather(*calls)
+
+        for _ in range(10):
+            meet = threading.Barrier(2)
+            assert [outcome.error for outcome in within(backend, two)] == [None, None]
+        assert backend.query(value, name="hot") == 20
+        assert backend.executor.statistics().conflicts >= 10
+    with served(Limits(map_bytes_max=64 * MIB, attempts_before_serial=0, serial_ms_max=50)) as backend:
+        may_end.clear()
+        with pytest.raises(Contended, match=r"changed in each of its runs, .* did not end within serial_ms_max"):
+            within(backend, lambda executor: executor.mutate(call("test_executor:wait_to_end", "mutation")))
+        may_end.set()
+        assert backend.mutation(wait_to_end) == "ended"
 
 
 def test_a_hundred_mutations_of_one_row_are_a_hundred_increments() -> None:

@@ -25,10 +25,10 @@ SOURCE = b"m:test:"
 LIMITS = Limits(map_bytes_max=64 * MIB)
 
 
-def reads(name: str) -> Call:
+def reads(name: str, identity: bytes | None = None) -> Call:
     """The query that reads the key `name`. One whose name begins with ! fails; one that begins with p is a page, whose
-    journal is the value that it had when it was first read."""
-    return Call(name, b"{}", kind="query")
+    journal is the value that it had when it was first read; one that begins with w asks who is calling."""
+    return Call(name, b"{}", kind="query", identity=identity)
 
 
 class CacheUnderTest:
@@ -71,8 +71,9 @@ class CacheUnderTest:
                 value = transaction.get_raw(SOURCE + call.path.encode()) or b"-"
                 error = CallError("broken") if call.path.startswith("!") else None
                 journal = (call.journal or value.decode()) if call.path.startswith("p") else None
-                result = CallResult(None if error else value, error, (), transaction.read_set, journal=journal)
-                results.append(result)
+                saw, answer = call.path.startswith("w"), None if error else value
+                read_set = transaction.read_set
+                results.append(CallResult(answer, error, (), read_set, journal=journal, saw_identity=saw))
         self.after_snapshot()
         await self._open.wait()
         await self.database.log.wait_published(snapshot.begin_ts)
@@ -433,6 +434,68 @@ def test_a_page_that_gives_way_leaves_nothing_behind(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+# --- Several callers -------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_depend_on_the_caller_is_run_once_for_all(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(a="1", w="1", p="1")
+            ada, bob = [await test.cache.latest(reads("a", who)) for who in (b"ada", b"bob")]
+            assert test.batches == [("a",)]
+            assert (bob.value, bob.begin_ts, bob.made_ns) == (ada.value, ada.begin_ts, ada.made_ns)
+            assert (ada.call.identity, bob.call.identity) == (b"ada", b"bob")
+            _, results = await test.cache.results_at([reads("a"), reads("a", b"eve")], [], at_least_ts=0)
+            assert len(test.batches) == 1
+            assert {result.value for result in results.values()} == {b"1"}
+            commit_ts = await test.put(a="2")
+            everybody = [ada, bob, *results.values()]
+            assert [result.broken_at for result in everybody] == [commit_ts] * 4, "each has a subscription of its own"
+            assert (await test.cache.latest(reads("a", b"bob"))).value == b"2"
+            for who in (b"ada", b"bob"):
+                await test.cache.latest(reads("w", who))
+            assert [names for names in test.batches if "w" in names] == [("w",), ("w",)]
+            page = await test.cache.latest(reads("p", b"ada"))
+            other = await test.cache.latest(reads("p", b"bob"))
+            assert (other.journal, other.call.identity, other.asked.journal) == (page.journal, b"bob", None)
+            assert await test.cache.latest(other.call) is other
+
+    asyncio.run(scenario())
+
+
+def test_errors_are_nobody_elses(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            for who in (b"ada", b"bob"):
+                await test.cache.results_at([reads("!", who)], [], at_least_ts=0)
+            assert len(test.batches) == 2
+
+    asyncio.run(scenario())
+
+
+def test_what_another_caller_has_is_not_taken_over_once_a_commit_has_broken_it(tmp_path: Path) -> None:
+    """Not even in the turn of that commit, when the other one may not have been told of it yet."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(a="1")
+            results = [await test.cache.latest(reads("a", who)) for who in (b"ada", b"bob")]
+            told: list[int] = []
+
+            def ask_again(who: bytes) -> None:
+                told.append(len(test.batches))
+                test.cache.begin([reads("a", who)])
+
+            for result, who in zip(results, (b"ada", b"bob"), strict=True):
+                result.hold(partial(ask_again, who))
+            await test.put(a="2")
+            assert told == [1, 1]
+            for who in (b"ada", b"bob"):
+                assert (await test.cache.latest(reads("a", who))).value == b"2"
+
+    asyncio.run(scenario())
+
+
 # --- One timestamp ---------------------------------------------------------------------------------------------------
 
 
@@ -545,7 +608,8 @@ def test_every_answer_is_what_the_store_held_at_its_timestamp(tmp_path: Path, se
             held: dict[Call, QueryResult] = {}
             seen_ts = 0
             for _ in range(40):
-                calls = [reads(name) for name in chance.sample(names, chance.randint(1, 4))]
+                callers = (None, b"ada", b"bob")
+                calls = [reads(name, chance.choice(callers)) for name in chance.sample(names, chance.randint(1, 4))]
                 stale = [call for call in calls if call not in held or held[call].broken_at is not None]
                 good = [result for result in held.values() if result.broken_at is None]
                 ts, results = await test.cache.results_at(stale, good, at_least_ts=seen_ts)
@@ -556,15 +620,15 @@ def test_every_answer_is_what_the_store_held_at_its_timestamp(tmp_path: Path, se
                     result.hold(turns_nothing)
                 assert seen_ts <= ts <= test.database.log.published_ts
                 assert_good(ts, list(held.values()))
-                asked.append((ts, {call.path: result.value for call, result in held.items()}))
+                asked.extend((ts, call.path, result.value) for call, result in held.items())
                 seen_ts = ts
             for result in held.values():
                 result.release(turns_nothing)
 
-        asked: list[tuple[int, dict[str, bytes | None]]] = []
+        asked: list[tuple[int, str, bytes | None]] = []
         async with opened(tmp_path, limits) as test:
             await asyncio.gather(write(test), *(watch(test) for _ in range(5)))
-        for ts, values in asked:
-            assert values == {name: at(name, ts) for name in values}
+        for ts, name, value in asked:
+            assert value == at(name, ts)
 
     asyncio.run(scenario())

@@ -408,6 +408,44 @@ def runs_of(backend: LocalBackend, path: str) -> int:
     return sum(entry.path == path for entry in backend.log.entries())
 
 
+@query
+def who(ctx: QueryCtx) -> Any:
+    return ctx.run_query("test_semantics:look_at_caller")
+
+
+@query
+def look_at_caller(ctx: QueryCtx) -> Any:
+    return (ctx.auth.get_user_identity() or {}).get("name")
+
+
+@query
+def count_notes(ctx: QueryCtx) -> int:
+    return len(ctx.db.query(Note).collect())
+
+
+def test_T12_a_query_that_does_not_ask_who_is_calling_runs_once_for_all() -> None:
+    with LocalBackend(who, look_at_caller, count_notes, note, schema=schema) as backend:
+
+        def asked(path: str, name: str | None) -> bytes | None:
+            identity = None if name is None else json.dumps({"name": name}).encode()
+            call = Call(f"test_semantics:{path}", b"{}", kind="query", identity=identity)
+            outcome = backend._wait(backend.executor.query(call))
+            assert outcome.error is None
+            return outcome.value
+
+        users = ("ada", "bob", None, "ada")
+        assert [asked("count_notes", user) for user in users] == [b"0"] * 4
+        assert runs_of(backend, "test_semantics:count_notes") == 1
+        assert [asked("who", user) for user in users] == [b'"ada"', b'"bob"', b"null", b'"ada"']
+        assert runs_of(backend, "test_semantics:who") == 3
+        backend.mutation(note)
+        assert [asked("count_notes", user) for user in users] == [b"1"] * 4
+        assert runs_of(backend, "test_semantics:count_notes") == 2
+        backend.advance(seconds=17.1)
+        assert asked("count_notes", "bob") == b"1"
+        assert runs_of(backend, "test_semantics:count_notes") == 3, "what is shared is as old as it is"
+
+
 def test_T13_a_cached_result_serves_for_17_seconds(backend: LocalBackend) -> None:
     global on_ctx
 

@@ -23,8 +23,6 @@ CREATION_TIME = "_creationTime"
 
 PARSED_DEFINITIONS_MAX = 10_000
 
-_UNDEFINED_BYTES = encode_component(UNDEFINED)
-
 
 @dataclass(frozen=True)
 class IndexEntry:
@@ -55,7 +53,7 @@ class IndexEntry:
         parts = [self._prefix]
         for path in self._own_paths:
             value = document.get(path[0], UNDEFINED) if len(path) == 1 else value_at(document, path)
-            parts.append(_UNDEFINED_BYTES if value is UNDEFINED else encode_component(value))
+            parts.append(encode_component(value))
         parts.append(end)
         return b"".join(parts)
 

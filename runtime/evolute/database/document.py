@@ -71,7 +71,7 @@ def with_system_fields(
         )
     if user_table:
         for name in fields:
-            if name not in SYSTEM_FIELDS and str(name).startswith("_"):  # a name that is no str is refused below
+            if str(name)[:1] == "_" and name not in SYSTEM_FIELDS:  # a name that is no str is refused below
                 raise SystemTableError(
                     f"Field '{name}' starts with an underscore, which is only allowed for system fields like '_id'"
                 )

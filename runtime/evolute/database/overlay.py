@@ -18,8 +18,7 @@ A savepoint is a position in the undo log.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
@@ -28,8 +27,7 @@ from evolute.database.write_set import WriteSet
 INSORT_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentWrite:
+class DocumentWrite(NamedTuple):
     """What became of one document: values and index keys, in the snapshot and now. None: there is no such document.
 
     `stamped` is how many placeholders of the commit timestamp `new` holds.
@@ -107,10 +105,8 @@ class Overlay:
         before = self.documents.get(document_key)
         self._undo.append(_UndoDocument(document_key, before))
         self.documents[document_key] = write
-        for key in before.new_keys if before is not None else write.old_keys:
-            self._set_entry(key, None)
-        for key in write.new_keys:
-            self._set_entry(key, document_key)
+        self._set_entries(before.new_keys if before is not None else write.old_keys, None)
+        self._set_entries(write.new_keys, document_key)
 
     def put_raw(self, key: bytes, value: bytes | None, *, stamped: int = 0) -> None:
         self._undo.append(_UndoRaw(key, self.raw.get(key)))
@@ -137,16 +133,14 @@ class Overlay:
 
     def _restore(self, document_key: bytes, before: DocumentWrite | None) -> None:
         undone = self.documents[document_key]
-        for key in undone.new_keys:
-            self._set_entry(key, None)
+        self._set_entries(undone.new_keys, None)
         if before is None:
             del self.documents[document_key]
             keys = undone.old_keys
         else:
             self.documents[document_key] = before
             keys = before.new_keys
-        for key in keys:
-            self._set_entry(key, document_key)
+        self._set_entries(keys, document_key)
 
     # --- scans -----------------------------------------------------------------------------------------------------
 
@@ -189,10 +183,12 @@ class Overlay:
         unsorted.clear()
         return self._sorted
 
-    def _set_entry(self, key: bytes, document_key: bytes | None) -> None:
-        if key not in self._entries:
-            self._unsorted.append(key)
-        self._entries[key] = document_key
+    def _set_entries(self, keys: Iterable[bytes], document_key: bytes | None) -> None:
+        entries = self._entries
+        for key in keys:
+            if key not in entries:
+                self._unsorted.append(key)
+            entries[key] = document_key
 
     def _freeze_scans(self) -> None:
         for scan in self.scans:

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar, cast
 
-from evolute.clock import NS_PER_MS, NS_PER_S
+from evolute.clock import NS_PER_MS
 from evolute.database.budget import Budget, WriteCounts
 from evolute.database.catalog import IndexEntry, TableDefinition
 from evolute.database.deferred_write import Deferral
@@ -30,6 +29,7 @@ from evolute.database.document import (
     with_system_fields,
     without_system_fields,
 )
+from evolute.database.new_ids import NewIds
 from evolute.database.overlay import DocumentWrite, Overlay
 from evolute.database.query import Query
 from evolute.database.read_set import ReadSet
@@ -40,14 +40,12 @@ from evolute.database.write_set import WriteSet
 from evolute.errors import InvalidId, InvalidValue, NonexistentDocument, SystemTableError, ValidationFailed
 from evolute.limits import Limits
 from evolute.storage.keyspace import document_key
-from evolute.values.document_id import RANDOM_BYTES, decode_id, encode_id, new_internal_id
+from evolute.values.document_id import decode_id, encode_id
 from evolute.values.row_types import row_type
 from evolute.values.schema import IndexDefinition, Schema
 from evolute.values.validators import Validator
 from evolute.values.value import SYSTEM_FIELDS, UNSET, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER
-
-NS_PER_DAY = 24 * 3600 * NS_PER_S
 
 E = TypeVar("E", bound=BaseException)
 
@@ -94,7 +92,7 @@ class Transaction:
         self.limits = limits
         self.scheduled_count = 0
         self.scheduled_bytes = 0
-        self._seed = seed
+        self._new_ids = NewIds(seed, now_ns)
         self._writable = writable
         self._schema = schema
         self._budget = Budget(limits)
@@ -104,7 +102,6 @@ class Transaction:
         self.reads_left, self.uncounted = self._budget.reads_left, self._budget.uncounted
         self._tables = Tables(self._reads, self._overlay, limits)
         self._poison: BaseException | None = None
-        self._ids_made = 0
         self._next_creation_time = max(self.begin_ts + 1, now_ns) / NS_PER_MS
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -260,12 +257,9 @@ class Transaction:
         return _Found(definition, key, internal_id, data)
 
     def _new_internal_id(self, number: int) -> bytes:
-        """From the seed in counter mode. An id that exists already, because a seed was used again, is passed over."""
+        """An id that exists already, because a seed was used again, is passed over."""
         while True:
-            counter = self._ids_made.to_bytes(8, "big")
-            self._ids_made += 1
-            random = blake2b(counter, digest_size=RANDOM_BYTES, key=self._seed, person=b"document id").digest()
-            internal_id = new_internal_id(random, self.now_ns // NS_PER_DAY)
+            internal_id = self._new_ids.next()
             if self._reads.document(document_key(number, internal_id)) is None:
                 return internal_id
 

@@ -42,7 +42,10 @@ def datetime_of(now_ns: int) -> datetime:
 
 @dataclass
 class Attempt:
-    """One run of one call, shared by the functions it is nested of."""
+    """One run of one call, shared by the functions it is nested of.
+
+    `saw_identity` is set as soon as one of them has asked who is calling.
+    """
 
     registry: Registry
     limits: Limits
@@ -53,6 +56,7 @@ class Attempt:
     seed: bytes
     calls_made: int = 0
     journal: Journal = field(default_factory=lambda: Journal(None))
+    saw_identity: bool = False
 
 
 class NestedCalls(Protocol):
@@ -71,12 +75,15 @@ class NestedCalls(Protocol):
 class ContextAuth:
     """`ctx.auth`."""
 
-    __slots__ = ("_identity",)
+    __slots__ = ("_attempt", "_identity")
 
-    def __init__(self, identity: bytes | None) -> None:
+    def __init__(self, identity: bytes | None, attempt: Attempt | None = None) -> None:
         self._identity = identity
+        self._attempt = attempt
 
     def get_user_identity(self) -> dict[str, Any] | None:
+        if self._attempt is not None:
+            self._attempt.saw_identity = True
         if self._identity is None:
             return None
         identity = wire_codec.decode_canonical(self._identity)
@@ -98,7 +105,7 @@ class QueryContext:
         self.depth = depth
         self._pages = Pages(attempt.transaction, attempt.journal, depth)
         self.db = ContextReader(attempt.transaction, scope, attempt.registry.schema, self._pages)
-        self.auth = ContextAuth(attempt.call.identity)
+        self.auth = ContextAuth(attempt.call.identity, attempt)
 
     @property
     def now(self) -> datetime:

@@ -14,6 +14,9 @@ one snapshot. The batch only grows, so this ends, however fast commits arrive.
 A run of a paginated query notes in its journal where the page ends, and the same subscription asks with it from then
 on. The result serves both calls, the one that was asked and the one with the journal: who comes back with the journal
 finds what is there.
+
+A run that did not ask who is calling has the answer for everybody. Who asks the same as somebody else gets a result of
+his own, with what that run returned and read.
 """
 
 from __future__ import annotations
@@ -65,12 +68,14 @@ class QueryResult:
         "error",
         "log_lines",
         "made_ns",
+        "run",
         "size_bytes",
         "value",
     )
 
     def __init__(self, call: Call, result: CallResult, begin_ts: int, made_ns: int) -> None:
         self.asked = call
+        self.run = result
         self.call = call if call.journal == result.journal else replace(call, journal=result.journal)
         self.value: bytes | None = result.value
         self.error: CallError | None = result.error
@@ -148,6 +153,8 @@ class QueryCache:
         self._clock = clock
         self._limits = limits
         self._live: dict[Call, QueryResult] = {}
+        # Those of runs that did not ask who is calling, by the call without its identity.
+        self._of_anyone: dict[Call, QueryResult] = {}
         # The live results that nobody holds, the one used longest ago first; these are what the limit bounds.
         self._idle: OrderedDict[Call, QueryResult] = OrderedDict()
         self._idle_bytes = 0
@@ -162,7 +169,7 @@ class QueryCache:
 
         Errors are never served from the cache, and a result serves for at most `query_cache_age_ms_max`.
         """
-        cached = self._live.get(call)
+        cached = self._find(call)
         if cached is not None and self._serves_one_shot(cached):
             self._use(cached)
             return cached
@@ -178,7 +185,7 @@ class QueryCache:
 
     def begin(self, stale: Sequence[Call]) -> None:
         """Sets out to run those of `stale` for which `results_at`, called next, would have to wait for a new run."""
-        missing = dict.fromkeys(call for call in stale if call not in self._live and call not in self._running)
+        missing = dict.fromkeys(call for call in stale if call not in self._running and self._find(call) is None)
         if missing:
             self._start(tuple(missing))
 
@@ -240,6 +247,17 @@ class QueryCache:
             self._remove(result)
             self._unsubscribe(result)
 
+    def _find(self, call: Call) -> QueryResult | None:
+        """The live result of the call; if it has none, one made of what somebody else has been answered."""
+        if (own := self._live.get(call)) is not None:
+            return own
+        if (other := self._of_anyone.get(call.of_anyone())) is None:
+            return None
+        result = QueryResult(call, other.run, other.begin_ts, other.made_ns)
+        result.encoded = other.encoded
+        # The log is asked: a commit that breaks the other one may be about to tell it.
+        return result if self._admit(result).broken_at is None else None
+
     # --- Choosing -------------------------------------------------------------------------------------------------
 
     def _serves_one_shot(self, result: QueryResult) -> bool:
@@ -252,7 +270,7 @@ class QueryCache:
         runs: dict[asyncio.Task[dict[Call, QueryResult]], None] = {}
         missing: dict[Call, None] = {}
         for call in stale:
-            if (cached := self._live.get(call)) is not None:
+            if (cached := self._find(call)) is not None:
                 self._use(cached)
                 chosen[call] = cached
             elif (running := self._running.get(call)) is not None:
@@ -298,11 +316,11 @@ class QueryCache:
         self._runs += 1
         batch = await finish()
         return {
-            call: self._admit(QueryResult(call, result, batch.begin_ts, self._clock.now_ns()), result)
+            call: self._admit(QueryResult(call, result, batch.begin_ts, self._clock.now_ns()))
             for call, result in zip(calls, batch.results, strict=True)
         }
 
-    def _admit(self, result: QueryResult, run: CallResult) -> QueryResult:
+    def _admit(self, result: QueryResult) -> QueryResult:
         """Subscribes the result and makes it the live one of its call, unless it is broken already."""
 
         def on_broken(commit_ts: int) -> None:
@@ -314,7 +332,7 @@ class QueryCache:
             for listener in listeners:
                 listener()
 
-        subscription = self._subscriptions.subscribe(Token(run.read_set, result.begin_ts), on_broken)
+        subscription = self._subscriptions.subscribe(Token(result.run.read_set, result.begin_ts), on_broken)
         if subscription.broken_at is not None:
             result.broken_at = subscription.broken_at
             return result
@@ -325,6 +343,8 @@ class QueryCache:
                 self._remove(earlier)
                 self._keep_or_drop(earlier)
         self._live |= dict.fromkeys(result.calls, result)
+        if not result.run.saw_identity and result.error is None:
+            self._of_anyone |= dict.fromkeys(map(Call.of_anyone, result.calls), result)
         self._keep_or_drop(result)
         return result
 
@@ -360,6 +380,8 @@ class QueryCache:
         """It is no longer the live one of its calls."""
         for call in result.calls:
             del self._live[call]
+            if self._of_anyone.get(call.of_anyone()) is result:
+                del self._of_anyone[call.of_anyone()]
         if self._idle.get(result.call) is result:
             self._leave_idle(result)
 

@@ -58,6 +58,10 @@ class Call:
     place: int | None = None
     journal: str | None = None
 
+    def of_anyone(self) -> Call:
+        """The same, by a caller whose identity nobody knows."""
+        return self if self.identity is None else replace(self, identity=None)
+
     def to_wire(self) -> Wire:
         return (
             self.path,
@@ -112,7 +116,8 @@ class CallResult(NamedTuple):
     """How one call ended: `value` (canonical JSON) or `error`, never both.
 
     `read_set` is what it read, whether it succeeded or raised. `user_ns` leaves out the time spent inside `ctx`.
-    `journal` is for the next run of the same query: its `Call.journal`.
+    `journal` is for the next run of the same query: its `Call.journal`. Unless `saw_identity` the answer is the same
+    for every caller.
     """
 
     value: bytes | None
@@ -122,6 +127,7 @@ class CallResult(NamedTuple):
     user_ns: int = 0
     total_ns: int = 0
     journal: str | None = None
+    saw_identity: bool = True
 
     def to_wire(self) -> Wire:
         return (
@@ -132,11 +138,12 @@ class CallResult(NamedTuple):
             self.user_ns,
             self.total_ns,
             self.journal,
+            self.saw_identity,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> CallResult:
-        value, error, log_lines, read_set, user_ns, total_ns, journal = wire
+        value, error, log_lines, read_set, user_ns, total_ns, journal, saw_identity = wire
         return cls(
             value,
             None if error is None else CallError.from_wire(error),
@@ -145,6 +152,7 @@ class CallResult(NamedTuple):
             user_ns,
             total_ns,
             journal,
+            saw_identity,
         )
 
 

@@ -155,7 +155,8 @@ class Runner:
                 error = dataclasses.replace(error, code=COMPLETION_FAILED)
             self.broken = self.broken or error.code == INTERNAL_CODE
         read_set, noted = transaction.read_set, journal.result if request.kind == "queries" else None
-        return CallResult(value, error, lines.finish(), read_set, clock.user_ns, clock.total_ns, noted)
+        times_ns = clock.user_ns, clock.total_ns
+        return CallResult(value, error, lines.finish(), read_set, *times_ns, noted, attempt.saw_identity)
 
     def _invoke(self, attempt: Attempt, lines: LogLines, *, is_query: bool = False) -> bytes:
         limits, clock = self._limits, self._clock

@@ -86,7 +86,7 @@ def _string(value: str) -> bytes:
         raise InvalidValue(f"A string holds the lone surrogate {surrogate!r}, which is no Unicode character") from None
     if b"\0" in data:
         data = data.replace(b"\0", b"\0\xff")
-    return b"\x10%b\0" % data
+    return b"\x10" + data + b"\0"
 
 
 def _rare(value: object) -> bytes:

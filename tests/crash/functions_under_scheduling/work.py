@@ -118,14 +118,20 @@ def count(ctx: MutationCtx, cron: str) -> None:
 
 @internal_action
 async def count_outside(ctx: ActionCtx, cron: str, file: str) -> None:
-    """Leaves a trace when it begins and when it ends, with the server that runs it."""
-    leave_trace(file, f"cron {cron} begins {os.getppid()}")
+    """Leaves a trace when it begins and when it ends, with the server that runs it.
+
+    Asked again at the end, the system may name another: a server that is killed loses its children a moment before it
+    loses its files, and so before their lifeline ends them.
+    """
+    server = os.getppid()
+    leave_trace(file, f"cron {cron} begins {server}")
     await asyncio.sleep(random.uniform(0.0, 1.5))
-    leave_trace(file, f"cron {cron} ends {os.getppid()}")
+    leave_trace(file, f"cron {cron} ends {server}")
 
 
 @internal_action
 def count_outside_and_block(ctx: BlockingActionCtx, cron: str, file: str) -> None:
-    leave_trace(file, f"cron {cron} begins {os.getppid()}")
+    server = os.getppid()
+    leave_trace(file, f"cron {cron} begins {server}")
     time.sleep(random.uniform(0.0, 0.2))
-    leave_trace(file, f"cron {cron} ends {os.getppid()}")
+    leave_trace(file, f"cron {cron} ends {server}")
