@@ -22,11 +22,13 @@ from evolute.database.database import Database, DatabaseStatistics
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution.call_durations import KindDurations
 from evolute.execution.call_log import CallLog
-from evolute.execution.deployer import Deployer
+from evolute.execution.deployer import Deployer, ignore_progress
 from evolute.execution.executor import Executor, ExecutorStatistics
-from evolute.execution.pool import Pool, PoolStatistics
+from evolute.execution.pool import Pool
+from evolute.execution.pool_statistics import PoolStatistics
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.query_cache import QueryCacheStatistics
+from evolute.execution.table_walk import OnProgress
 from evolute.registry.registry import RegistryReport
 from evolute.registry.watcher import Watcher
 from evolute.scheduler.cron_admin import CronAdmin
@@ -68,9 +70,18 @@ class Backend:
     job_admin: JobAdmin
     cron_admin: CronAdmin
 
-    def __init__(self, config: Config, clock: Clock | None = None, processes: ProcessStarter | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        processes: ProcessStarter | None = None,
+        *,
+        on_progress: OnProgress = ignore_progress,
+    ) -> None:
+        """`on_progress` hears of changes of the schema that take long."""
         self.config = config
         self._processes = processes
+        self._on_progress = on_progress
         self.clock = clock or SystemClock()
         self.call_log = CallLog(config.limits)
         self._stack = AsyncExitStack()
@@ -96,6 +107,7 @@ class Backend:
             await self._stack.aclose()
             raise
         self._spawn(self._schedule())
+        self._spawn(self.deployer.upkeep.run())
         self._spawn(Housekeeping(self.executor, self.clock, self.config.limits).run())
         return fault
 
@@ -160,7 +172,7 @@ class Backend:
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)
         self._stack.push_async_callback(self.executor.query_cache.close)
-        self.deployer = Deployer(self.pool, self.executor, limits)
+        self.deployer = Deployer(self.pool, self.executor, self.database, self.clock, limits, self._on_progress)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
         self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)
         self.job_admin = JobAdmin(self.executor, self.scheduler, self.clock, limits)

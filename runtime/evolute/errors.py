@@ -77,6 +77,12 @@ class Contended(Retry):
     code = "OptimisticConcurrencyControlFailure"
 
 
+class SchemaNotReady(Retry):
+    """A table got rows before its new schema was prepared for them, or the preparation was given up."""
+
+    code = "SchemaNotReady"
+
+
 class ShuttingDown(Retry):
     """The server is shutting down and takes no more calls."""
 
@@ -150,6 +156,12 @@ class IndexNotFound(InvalidQuery):
     """The table has no index of that name."""
 
     code = "IndexNotFoundError"
+
+
+class IndexNotReady(InvalidQuery):
+    """The index is being built, or it is staged."""
+
+    code = "IndexNotReady"
 
 
 class NotUnique(InvalidQuery):

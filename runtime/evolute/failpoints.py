@@ -23,6 +23,14 @@ AFTER_COMPLETION_FAILED = "after_completion_failed"  # its job has yet to end wi
 AFTER_JOB_END = "after_job_end"
 AFTER_CRON_END = "after_cron_end"  # a run is on record, and the next one's time
 
+AFTER_INDEXES_BEGUN = "after_indexes_begun"  # new indexes are kept up to date, and nothing is filled
+AFTER_FILL = "after_fill"
+AFTER_BACKFILLED = "after_backfilled"  # all entries of a table's new indexes are there
+BEFORE_ACTIVATION = "before_activation"
+AFTER_ACTIVATION = "after_activation"  # a deployment is published
+AFTER_DROP = "after_drop"  # some entries of a dropped index are gone
+AFTER_DROPPED = "after_dropped"  # all of them are
+
 AFTER_DRAFT_BEGUN = "after_draft_begun"  # of a compaction: its file is there, and empty
 AFTER_DRAFT = "after_draft"  # it is whole, and on the disk
 AFTER_RENAME = "after_rename"  # it has taken the place of the old one
@@ -38,8 +46,17 @@ SCHEDULER = (
     AFTER_JOB_END,
     AFTER_CRON_END,
 )
+SCHEMA = (
+    AFTER_INDEXES_BEGUN,
+    AFTER_FILL,
+    AFTER_BACKFILLED,
+    BEFORE_ACTIVATION,
+    AFTER_ACTIVATION,
+    AFTER_DROP,
+    AFTER_DROPPED,
+)
 COMPACTION = (AFTER_DRAFT_BEGUN, AFTER_DRAFT, AFTER_RENAME)
-ALL = COMMITTER + SCHEDULER + COMPACTION
+ALL = COMMITTER + SCHEDULER + SCHEMA + COMPACTION
 
 _armed: str | None = None
 _hits_left = 0

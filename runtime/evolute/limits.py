@@ -90,6 +90,12 @@ class Limits:
     indexes_per_table_max: int = 64
     index_fields_max: int = 15
 
+    # Changes of the schema
+    backfill_rows_max: int = 20_000
+    backfill_bytes_max: int = 16 * MIB
+    backfill_busy_rows_per_s: int = 7_000
+    schema_progress_ms: int = 3_000
+
     # Scheduling
     scheduled_per_mutation_max: int = 1000
     scheduled_arguments_bytes_max: int = 16 * MIB

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from evolute_client import Client
-from tests.end_to_end.app_under_test import APP, COUNTERS, SCHEMA, Gates, write_functions
+from tests.end_to_end.app_under_test import APP, COUNTERS, Gates, write_functions
 from tests.end_to_end.raw_session import RawSession
 from tests.end_to_end.server_process import ServerProcess
 
@@ -107,18 +107,6 @@ def test_a_broken_folder_is_shown_whole_and_the_old_code_serves_on(developer: De
         assert developer.save(repaired).startswith("reloaded: ")
         client.value(query, "repaired")
         assert client.mutate("counters:add", name="meanwhile")["result"] == 2
-
-
-def test_an_index_is_not_added_to_a_table_that_has_rows(developer: Developer) -> None:
-    with RawSession(developer.server.url) as client:
-        client.mutate("messages:send", body="a row")
-        indexed = SCHEMA.replace("define_table(Message)", 'define_table(Message).index("by_body", ["body"])')
-        saved = developer.save({"schema.py": indexed, "answer.py": ANSWER.format("indexed")})
-        assert saved == "the folder was not loaded; the old code keeps serving"
-        developer.terminal("by_body.*messages|messages.*by_body")
-        query = client.add("answer:get")
-        client.value(query, "first")
-        client.mutate("messages:clear")
 
 
 def test_a_new_function_can_be_called_and_a_deleted_one_cannot(developer: Developer) -> None:

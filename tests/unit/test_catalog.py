@@ -22,6 +22,15 @@ from evolute.values.value import UNDEFINED, Value
 MESSAGES = table_definition(
     10_001, "messages", [IndexEntry(1, BY_CREATION_TIME, ()), IndexEntry(2, "by_author", ("author.name", "rank"))]
 )
+BUILDING = table_definition(
+    10_001,
+    "messages",
+    [
+        *MESSAGES.indexes.values(),
+        IndexEntry(3, "by_author", ("author",), "backfilling"),
+        IndexEntry(4, "by_rank", ("rank",), "backfilled", staged=True),
+    ],
+)
 INTERNAL_ID = bytes(range(16))
 
 
@@ -39,8 +48,11 @@ def test_a_definition_survives_its_bytes_and_is_parsed_once() -> None:
         b"[]",
         b"{}",
         b'{"indexes":[],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[1],"id":1,"name":"by_creation_time"}],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[],"name":"by_creation_time"}],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[1],"id":1,"name":"by_creation_time","staged":false,"state":"enabled"}],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[],"name":"by_creation_time","staged":false,"state":"enabled"}],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[],"id":1,"name":"by_creation_time","staged":false,"state":"new"}],"name":"m","number":1}',
+        b'{"indexes":[{"fields":[],"id":1,"name":"by_creation_time","staged":false,"state":"backfilling"}],'
+        b'"name":"m","number":1}',
     ],
 )
 def test_what_is_no_definition_is_said_to_be_corrupt(data: bytes) -> None:
@@ -56,6 +68,18 @@ def test_a_document_has_one_entry_in_each_index() -> None:
         index_prefix(1, encode_key([5.5])) + INTERNAL_ID,
         index_prefix(2, encode_key(["Ada", UNDEFINED, 5.5])) + INTERNAL_ID,
     ]
+
+
+def test_an_index_that_is_being_built_has_entries_and_is_not_among_those_of_queries() -> None:
+    """One that is to take the place of another has the same name."""
+    assert definition_from(BUILDING.to_bytes()) == BUILDING
+    assert set(BUILDING.indexes) == {BY_CREATION_TIME, "by_author"}
+    assert BUILDING.indexes["by_author"].id == 2
+    assert [index.id for index in BUILDING.building] == [3, 4]
+    document: dict[str, Value] = {"_id": "x", "_creationTime": 5.5, "author": {"name": "Ada"}, "rank": 1}
+    entries = BUILDING.entry_keys(document, INTERNAL_ID)
+    assert [index_prefix(id) == key[:5] for id, key in enumerate(entries, 1)] == [True] * 4
+    assert not BUILDING.have_same_keys(document, {**document, "author": {"name": "Ada"}})
 
 
 def test_a_key_that_is_too_long_is_a_limit() -> None:

@@ -86,6 +86,8 @@ def test_the_families_lie_side_by_side() -> None:
         keyspace.index_prefix(keyspace.NUMBER_MAX, b"\xff") + b"\xff" * 16,
         keyspace.session_record_key("a", 0),
         keyspace.session_record_key("a", keyspace.NUMBER_MAX),
+        keyspace.index_work_key(0),
+        keyspace.index_work_key(keyspace.NUMBER_MAX),
     ]
     assert keys == sorted(keys)
     families = [
@@ -94,9 +96,10 @@ def test_the_families_lie_side_by_side() -> None:
         keyspace.DOCUMENTS_RANGE,
         keyspace.INDEXES_RANGE,
         keyspace.SESSION_RECORDS_RANGE,
+        keyspace.INDEX_WORK_RANGE,
     ]
     members = [[key for key in keys if start <= key < end] for start, end in families]
-    assert members == [keys[1:3], keys[3:5], keys[5:6], keys[6:7], keys[7:]]
+    assert members == [keys[1:3], keys[3:5], keys[5:6], keys[6:7], keys[7:9], keys[9:]]
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -61,6 +61,11 @@ ELSEWHERE = {
     "system_rows_per_run_max": "unit/test_housekeeping.py::test_a_full_batch_of_jobs_says_that_more_may_wait",
     "crons_running_max": "unit/test_crons.py::test_at_most_so_many_run_at_once_and_the_others_follow",
     "cron_splay_s_max": "unit/test_crons.py::test_crons_of_one_time_may_be_spread",
+    # Changes of the schema
+    "backfill_rows_max": "unit/test_pace.py::test_while_nobody_writes_chunks_grow_to_the_largest",
+    "backfill_bytes_max": "unit/test_schema_change.py::test_a_chunk_of_large_rows_is_a_small_one",
+    "backfill_busy_rows_per_s": "unit/test_pace.py::test_while_somebody_writes_the_rate_is_kept",
+    "schema_progress_ms": "unit/test_schema_change.py::test_long_work_tells_how_far_it_has_come",
     # Time of one call
     "query_user_ms_max": "unit/test_time_limits.py::test_due_time_is_raised_when_the_function_comes_out_of_ctx",
     "mutation_user_ms_max": "end_to_end/test_worker.py::test_every_mutation_past_its_time_fails_and_writes_nothing",

@@ -11,7 +11,7 @@ import pytest
 from evolute.backend import BackendStatistics
 from evolute.execution.call_durations import BUCKETS_MS, CallDurations
 from evolute.execution.call_log import CallLog, CallLogEntry
-from evolute.execution.pool import PoolStatistics
+from evolute.execution.pool_statistics import PoolStatistics
 from evolute.limits import Limits
 from evolute.registry.job_options import Pool
 from evolute.registry.registry import FunctionReport, RegistryReport

@@ -68,7 +68,7 @@ def test_the_report_crosses_the_channel_as_plain_data() -> None:
     report = RegistryReport.from_wire(wire)
 
     assert report.deployment == "d1"
-    assert report.schema_wire == {"channels": {"by_name": ["name"]}}
+    assert report.schema_wire["channels"]["indexes"] == {"by_name": ["name"]}
     found = report.find(f"{HERE}.js:find")
     assert found is not None
     assert (found.kind, found.visibility, found.file, found.line) == ("query", "public", __file__, find.line)

@@ -52,9 +52,9 @@ async def _serve(config: Config, listener: socket.socket, processes: ProcessStar
     processes.start_ahead(config.workers)
     # Half of the imports come while the workers import theirs, the half that the backend does not need while they load.
     from evolute.backend import Backend
-    from evolute.cli.terminal import show_banner, show_call, show_reload
+    from evolute.cli.terminal import show_banner, show_call, show_progress, show_reload
 
-    backend = Backend(config, processes=processes)
+    backend = Backend(config, processes=processes, on_progress=show_progress)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(backend.start())
     importing = loop.run_in_executor(None, importlib.import_module, "evolute.server.app")

@@ -5,6 +5,7 @@
 12:04:33  messages:send       mutation  failed
           Uncaught ValueError: no such channel
             File "functions/messages.py", line 12, in send
+12:04:37  messages: building by_author: 34 % (341,000 rows, 52,110/s)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from evolute.clock import NS_PER_S, SystemClock
 from evolute.config import Config
 from evolute.errors import EvoluteError
 from evolute.execution.call_log import CallLogEntry
+from evolute.execution.table_walk import WalkProgress
 from evolute.registry.registry import RegistryReport
 
 INDENT = " " * 10
@@ -48,6 +50,14 @@ def show_reload(result: RegistryReport | EvoluteError) -> None:
         _show_indented(str(result), fg="red")
     else:
         click.secho(f"{now}  reloaded: {len(result.functions)} functions", fg="green")
+
+
+def show_progress(progress: WalkProgress) -> None:
+    """How far a change of the schema has come that takes long."""
+    doing = (["validating rows"] if progress.validates else []) + [f"building {name}" for name in progress.indexes]
+    rate = f"{progress.rows:,} rows, {progress.rows_per_s:,.0f}/s"
+    now = _time_of_day(SystemClock().now_ns())
+    click.echo(f"{now}  {progress.table}: {', '.join(doing)}: {100 * progress.share:.0f} % ({rate})")
 
 
 def show_call(entry: CallLogEntry) -> None:

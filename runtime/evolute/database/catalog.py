@@ -3,6 +3,11 @@
 A definition is one value under the table's name, so a transaction that names a table reads one key; a second key leads
 from the number, which is inside every document id, to the name. Every index ends with `_creationTime`, which makes its
 order total; it is not among the `fields`. `by_creation_time` has no other field, and every table has it.
+
+    backfilling ──► backfilled ──► enabled          every one of them is kept up to date by all writes
+
+Entries of the documents that were there before a new index are put in by its backfill; queries use enabled indexes
+only. A staged index stays backfilled until the schema declares it without that.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, cast
 
 from evolute.errors import LimitReached, StoreCorrupt
 from evolute.storage.keyspace import after_prefix, index_prefix
@@ -24,6 +30,10 @@ CREATION_TIME = "_creationTime"
 PARSED_DEFINITIONS_MAX = 10_000
 
 
+IndexState: TypeAlias = Literal["backfilling", "backfilled", "enabled"]
+_STATES = ("backfilling", "backfilled", "enabled")
+
+
 @dataclass(frozen=True)
 class IndexEntry:
     """An index of a table. `id` is never used again, not even after the index is dropped."""
@@ -31,6 +41,8 @@ class IndexEntry:
     id: int
     name: str
     fields: tuple[str, ...]
+    state: IndexState = "enabled"
+    staged: bool = False
     key_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The fields of the key: those declared, then `_creationTime`."""
     paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
@@ -73,16 +85,23 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class TableDefinition:
-    """A table as the catalog holds it."""
+    """A table as the catalog holds it. `indexes` are those that can be queried, `building` all others.
+
+    An index that is to take the place of another has the same name.
+    """
 
     number: int
     name: str
     indexes: Mapping[str, IndexEntry]
+    building: tuple[IndexEntry, ...] = ()
+    maintained: tuple[IndexEntry, ...] = field(init=False, repr=False, compare=False)
+    """All of them: a document has an entry in each."""
     _indexed: frozenset[str] = field(init=False, repr=False, compare=False)
     """The top-level fields that some index looks into."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_indexed", frozenset(path[0] for i in self.indexes.values() for path in i.paths))
+        object.__setattr__(self, "maintained", (*self.indexes.values(), *self.building))
+        object.__setattr__(self, "_indexed", frozenset(path[0] for i in self.maintained for path in i.paths))
 
     def have_same_keys(self, old: Mapping[str, Value], new: Mapping[str, object]) -> bool:
         """Whether it is plain to see, because both hold the same objects, that their index entries are the same."""
@@ -96,27 +115,35 @@ class TableDefinition:
         Raises LimitReached for one longer than `key_bytes_max`, which is for documents that are not stored yet.
         """
         end = encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id
-        keys = [index._key(document, end) for index in self.indexes.values()]
+        keys = [index._key(document, end) for index in self.maintained]
         if key_bytes_max is not None and max(map(len, keys), default=0) > key_bytes_max:
-            name, key = max(zip(self.indexes, keys, strict=True), key=lambda pair: len(pair[1]))
+            index, key = max(zip(self.maintained, keys, strict=True), key=lambda pair: len(pair[1]))
             raise LimitReached(
-                f'The document\'s entry in index "{name}" of table "{self.name}" has a key of {len(key)} bytes; it may '
-                f"have {key_bytes_max} (`key_bytes_max`). Index a shorter field, such as a hash of this one."
+                f'The document\'s entry in index "{index.name}" of table "{self.name}" has a key of {len(key)} bytes; '
+                f"it may have {key_bytes_max} (`key_bytes_max`). Index a shorter field, such as a hash of this one."
             )
         return keys
 
     def to_bytes(self) -> bytes:
         indexes: list[Value] = [
-            {"id": index.id, "name": index.name, "fields": list(index.fields)} for index in self.indexes.values()
+            {
+                "id": index.id,
+                "name": index.name,
+                "fields": list(index.fields),
+                "state": index.state,
+                "staged": index.staged,
+            }
+            for index in self.maintained
         ]
         return encode({"number": self.number, "name": self.name, "indexes": indexes})
 
 
 def table_definition(number: int, name: str, indexes: Iterable[IndexEntry]) -> TableDefinition:
     """Asserts that `by_creation_time` is among the indexes."""
-    by_name = {index.name: index for index in indexes}
-    assert BY_CREATION_TIME in by_name, f"table {name} has no {BY_CREATION_TIME}"
-    return TableDefinition(number, name, by_name)
+    indexes = list(indexes)
+    enabled = {index.name: index for index in indexes if index.state == "enabled"}
+    assert BY_CREATION_TIME in enabled, f"table {name} has no {BY_CREATION_TIME}"
+    return TableDefinition(number, name, enabled, tuple(index for index in indexes if index.state != "enabled"))
 
 
 @functools.lru_cache(maxsize=PARSED_DEFINITIONS_MAX)
@@ -124,18 +151,18 @@ def definition_from(data: bytes) -> TableDefinition:
     """The definition that `to_bytes` made; parsed once for equal bytes. Raises StoreCorrupt."""
     match _decoded(data):
         case {"number": int(number), "name": str(name), "indexes": list(rows)}:
-            indexes = {index.name: index for index in map(_index_from, rows)}
-            if BY_CREATION_TIME in indexes:
-                return TableDefinition(number, name, indexes)
+            indexes = list(map(_index_from, rows))
+            if any(index.name == BY_CREATION_TIME and index.state == "enabled" for index in indexes):
+                return table_definition(number, name, indexes)
     raise StoreCorrupt(f"a catalog entry is not a table definition: {data[:200]!r}")
 
 
 def _index_from(row: Value) -> IndexEntry:
     match row:
-        case {"id": int(number), "name": str(name), "fields": list(fields)}:
+        case {"id": int(number), "name": str(name), "fields": list(fields), "state": state, "staged": bool(staged)}:
             names = tuple(item for item in fields if isinstance(item, str))
-            if len(names) == len(fields):
-                return IndexEntry(number, name, names)
+            if len(names) == len(fields) and state in _STATES:
+                return IndexEntry(number, name, names, cast(IndexState, state), staged)
     raise StoreCorrupt(f"a catalog entry holds something that is not an index: {row!r}")
 
 

@@ -1,11 +1,13 @@
 """Is the store sound? Every invariant that the stored bytes must keep, checked by reading all of them once.
 
     a table's name ◄──► its number          each leads to the other
-    a document ◄──► its index entries       it has exactly the entries that its fields ask for
+    a document ◄──► its index entries       it has exactly the entries that its fields ask for; of an index whose
+                                            backfill goes on some may be missing, of one that is being dropped all
     the key of a document ──► its `_id`     and `_creationTime` is there
     the counters                            are beyond everything that was given out
     LAST_TS                                 is a timestamp
     a session's record                      can be read, and was committed, at LAST_TS or before
+    what is being done to an index          can be read; there is such a backfill, or there is no such index
     every key                               belongs to a family of `keyspace`
 
 It runs after every test, after every crash, and on an operator's demand (`evolute check`). It trusts nothing that it
@@ -26,11 +28,13 @@ from evolute.database.catalog import (
     name_from,
 )
 from evolute.database.document import FIRST_USER_TABLE_NUMBER
+from evolute.database.index_work import work_from
 from evolute.database.session_record import record_from
 from evolute.errors import InvalidId, StoreCorrupt
 from evolute.storage.engine import Reader
 from evolute.storage.keyspace import (
     CATALOG_RANGE,
+    INDEX_WORK_RANGE,
     LAST_TS,
     NEXT_INDEX_ID,
     NEXT_TABLE_NUMBER,
@@ -70,10 +74,12 @@ class _Check:
         self._last_commit_ts = TIMESTAMP_MAX
         self._tables: dict[int, TableDefinition] = {}
         self._indexes: dict[int, tuple[TableDefinition, IndexEntry]] = {}
+        self._dropped: set[int] = set()
 
     def run(self) -> Iterator[str]:
         yield from self._last_ts()
         yield from self._definitions()
+        yield from self._index_work()
         yield from self._counter(NEXT_INDEX_ID, max(self._indexes, default=0))
         user_tables = [number for number in self._tables if number >= FIRST_USER_TABLE_NUMBER]
         yield from self._counter(NEXT_TABLE_NUMBER, max(user_tables, default=0))
@@ -92,7 +98,7 @@ class _Check:
                     yield from self._session_record(parsed, value)
                 case "unknown":
                     yield f"{parsed} belongs to no family of keys."
-                case "meta" | "table":
+                case "meta" | "table" | "index work":
                     pass
 
     # --- Records --------------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ class _Check:
     def _definition_indexes(self, table: TableDefinition) -> Iterator[str]:
         if table.indexes[BY_CREATION_TIME].fields:
             yield f"Index {BY_CREATION_TIME} of table {table.name!r} has fields of its own."
-        for index in table.indexes.values():
+        for index in table.maintained:
             if index.id in self._indexes:
                 other_table, other = self._indexes[index.id]
                 yield (
@@ -158,6 +164,22 @@ class _Check:
                     f"share the id {index.id}."
                 )
             self._indexes[index.id] = (table, index)
+
+    def _index_work(self) -> Iterator[str]:
+        for key, value in self._reader.scan(*INDEX_WORK_RANGE):
+            parsed = parse(key)
+            try:
+                work = work_from(value)
+            except StoreCorrupt as error:
+                yield f"{parsed} cannot be read: {error}."
+                continue
+            table, index = self._indexes.get(parsed.number, (None, None))
+            if work.dropping:
+                self._dropped.add(parsed.number)
+                if table is not None:
+                    yield f"Index {parsed.number} is being dropped, but table {table.name!r} has it."
+            elif index is None or index.state != "backfilling":
+                yield f"{parsed} is a backfill, but no index of that id is backfilling."
 
     def _table_number(self, parsed: ParsedKey, value: bytes) -> Iterator[str]:
         try:
@@ -189,12 +211,14 @@ class _Check:
             yield f"{parsed} says that its id is {document.get('_id')!r}."
         if type(document.get(CREATION_TIME)) not in (int, float):
             yield f"{parsed} has no {CREATION_TIME}."
-        for index in table.indexes.values():
+        for index in table.maintained:
             entry = self._reader.get(index.key_of(document, parsed.internal_id))
-            if entry is None:
+            if entry is None and index.state != "backfilling":
                 yield f"{parsed} ({table.name!r}) has no entry in index {index.name}."
 
     def _entry(self, parsed: ParsedKey, key: bytes, value: bytes) -> Iterator[str]:
+        if parsed.number in self._dropped:
+            return
         if parsed.number not in self._indexes:
             yield f"{parsed}: there is no such index."
             return

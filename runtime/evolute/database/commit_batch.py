@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
 from evolute.limits import Limits
@@ -21,7 +22,7 @@ from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, int64_json
 class Arrival:
     """One transaction that wants to commit. `done` gets its commit timestamp, or the reason why there is none."""
 
-    __slots__ = ("begin_ts", "bytes", "commit_ts", "done", "on_published", "read_set", "write_set")
+    __slots__ = ("begin_ts", "bytes", "commit_ts", "done", "fill", "on_published", "read_set", "write_set")
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Arrival:
         write_set: WriteSet,
         on_published: Callable[[int], None] | None,
         done: asyncio.Future[int],
+        fill: Fill | None = None,
     ) -> None:
         self.begin_ts = begin_ts
         self.read_set = read_set
@@ -37,6 +39,9 @@ class Arrival:
         self.on_published = on_published
         self.done = done
         self.bytes = sum(map(len, write_set.puts)) + sum(map(len, filter(None, write_set.puts.values())))
+        self.fill = fill
+        if fill is not None:
+            self.bytes += fill.size
         self.commit_ts = 0
         """Given when it has been validated."""
 
@@ -78,6 +83,8 @@ class CommitBatch:
         puts: dict[bytes, bytes | None] = {}
         for arrival in self.arrivals:
             puts.update(arrival.write_set.puts)
+            if arrival.fill is not None:
+                puts.update(arrival.fill.entries)
             for key, count in arrival.write_set.stamped.items():
                 value = puts[key]
                 assert value is not None

@@ -44,6 +44,7 @@ from queue import SimpleQueue
 from evolute import failpoints
 from evolute.clock import Clock
 from evolute.database.commit_batch import Arrival, CommitBatch
+from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.write_log import LogReader, LogWriter
@@ -127,13 +128,14 @@ class Committer:
         *,
         on_published: Callable[[int], None] | None = None,
         serial: bool = False,
+        fill: Fill | None = None,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
         It is validated before the first await, unless a serial turn holds arrivals; `serial` is for the call whose
         turn it is. `on_published(commit_ts)` is called in the turn of publication, before any task goes on; it must be
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
-        when that is published.
+        when that is published. What of a `fill` is still true is written with the rest.
 
         Raises Conflict; OutOfRetention; Overloaded, ShuttingDown (nothing happened); StorageFull, StorageFailed (it
         was certainly not written); FateUnknown. If the caller is cancelled the transaction may still be committed.
@@ -146,7 +148,7 @@ class Committer:
             if on_published is not None:
                 on_published(begin_ts)
             return begin_ts
-        arrival = Arrival(begin_ts, read_set, write_set, on_published, self._loop.create_future())
+        arrival = Arrival(begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill)
         if not serial:
             self._require_room(arrival)
         self._queue_length += 1
@@ -225,6 +227,8 @@ class Committer:
             self._leave(arrival)
             arrival.fail(error)
             return
+        if arrival.fill is not None:
+            self._settle_fill(arrival.fill)
         failpoints.hit(failpoints.AFTER_VALIDATION)
         self._last_ts = arrival.commit_ts = max(self._last_ts + 1, self._clock.now_ns())
         if not self._forming or self._forming[-1].is_full(self._limits):
@@ -249,6 +253,14 @@ class Committer:
             return None
         self._conflicts += 1
         return Conflict(touch.key, touch.commit_ts)
+
+    def _settle_fill(self, fill: Fill) -> None:
+        if fill.start == fill.end:
+            return
+        try:
+            fill.leave_out(self._log.touched(fill.start, fill.end, fill.begin_ts))
+        except OutOfRetention:
+            fill.refuse()
 
     def _leave(self, arrival: Arrival) -> None:
         self._queue_length -= 1

@@ -19,7 +19,7 @@ O(intervals x log keys) for each run that is newer than the transaction, which a
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -89,6 +89,13 @@ class TouchedKeys:
                 if last_touch[key] > after_ts:  # false only in a run that straddles after_ts
                     return Touch(key, last_touch[key])
         return None
+
+    def keys_in(self, start: bytes, end: bytes, after_ts: int) -> Iterator[bytes]:
+        """The keys of an interval whose last touch is later than `after_ts`."""
+        keys = self._sorted_keys()
+        for index in range(bisect_left(keys, start), bisect_left(keys, end)):
+            if self._last_touch[keys[index]] > after_ts:
+                yield keys[index]
 
     def _sorted_keys(self) -> list[bytes]:
         keys, missing = self._sorted, len(self._last_touch) - len(self._sorted)

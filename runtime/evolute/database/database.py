@@ -81,12 +81,12 @@ class Database:
             raise
         self._next_check = self._loop.call_later(limits.reader_check_ms / 1000, self._check_readers_again)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, unbounded: bool = False) -> Snapshot:
         """Everything that is committed. It may be newer than what the log has published: see `LogReader`.
 
-        Close it soon. Raises Overloaded when `readers_max` are open.
+        Close it soon. `unbounded` is for walks (see `Engine.reader`). Raises Overloaded when `readers_max` are open.
         """
-        return Snapshot(self._engine.reader())
+        return Snapshot(self._engine.reader(unbounded=unbounded))
 
     def check_readers(self) -> int:
         """Frees the snapshots of processes that are gone, and says how many; call it after the death of a worker.

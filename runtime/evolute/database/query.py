@@ -17,7 +17,7 @@ from evolute.database.catalog import BY_CREATION_TIME, IndexEntry, TableDefiniti
 from evolute.database.index_range import Comparisons, RangeFunction
 from evolute.database.page import Walk
 from evolute.database.query_fingerprint import query_fingerprint
-from evolute.errors import IndexNotFound, InvalidQuery, NotUnique
+from evolute.errors import IndexNotFound, IndexNotReady, InvalidQuery, NotUnique
 from evolute.limits import Limits
 from evolute.storage.keyspace import index_prefix
 from evolute.values.q import Expression
@@ -49,7 +49,8 @@ class Query(Generic[D]):
     """The documents of one table, ascending by creation time unless told otherwise. Made by `Transaction.query`.
 
     A query is used once: chaining or reading it again raises InvalidQuery, as does every other misuse, and poisons the
-    transaction. IndexNotFound and NotUnique can be caught. Limits and ContextClosed are raised while reading.
+    transaction. IndexNotFound, IndexNotReady and NotUnique can be caught. Limits and ContextClosed are raised while
+    reading.
     """
 
     __slots__ = ("_comparisons", "_index", "_order", "_predicates", "_source", "_state", "_table")
@@ -203,12 +204,20 @@ class Query(Generic[D]):
         if definition is None and self._index is None:
             return IndexEntry(_NO_INDEX_ID, name, ())
         if definition is not None:
-            index = definition.indexes.get(name)
+            index = definition.indexes.get(name) or next((one for one in definition.building if one.name == name), None)
         else:
             declared = self._source.declared_index(self._table, name)
-            index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields) if declared is not None else None
+            index = None
+            if declared is not None:
+                index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields, staged=declared.staged)
         if index is None:
             raise IndexNotFound(f"Index {self._table}.{name} not found.")
+        if index.staged:
+            raise IndexNotReady(
+                f"Index {self._table}.{name} is currently staged and not available to query until it is enabled."
+            )
+        if index.state != "enabled":
+            raise IndexNotReady(f"Index {self._table}.{name} is currently backfilling and not available to query yet.")
         return index
 
     # --- states ------------------------------------------------------------------------------------------------------

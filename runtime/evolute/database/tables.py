@@ -14,6 +14,7 @@ from typing import Final
 from evolute.database.catalog import (
     BY_CREATION_TIME,
     IndexEntry,
+    IndexState,
     TableDefinition,
     definition_from,
     name_from,
@@ -87,22 +88,23 @@ class Tables:
                 raise LimitReached(
                     f"Number of tables cannot exceed {self._limits.tables_max}. The setting is `tables_max`."
                 )
-        entries = [self.new_index(IndexDefinition(BY_CREATION_TIME, ()))]
-        entries += [self.new_index(index) for index in indexes]
+        entries = [self.new_index(IndexDefinition(BY_CREATION_TIME, ()), "enabled")]
+        entries += [self.new_index(index, "backfilled" if index.staged else "enabled") for index in indexes]
         definition = table_definition(number, name, entries)
         self._put_raw(table_number_key(number), name_to_bytes(name))
         self.put(definition)
         return definition
 
     def put(self, definition: TableDefinition) -> None:
-        """Replace a table's definition. Indexes that are new in it must have no entries to be made."""
+        """Replace a table's definition. An index that is new in it and not backfilling must have no entries to get."""
         self._put_raw(table_key(definition.name), definition.to_bytes())
         self._definitions[definition.name] = definition
         self._names[definition.number] = definition.name
 
-    def new_index(self, index: IndexDefinition) -> IndexEntry:
+    def new_index(self, index: IndexDefinition, state: IndexState) -> IndexEntry:
         """An index with an id of its own, for a definition to be `put`."""
-        return IndexEntry(self._next(NEXT_INDEX_ID, FIRST_INDEX_ID), index.name, index.fields)
+        number = self._next(NEXT_INDEX_ID, FIRST_INDEX_ID)
+        return IndexEntry(number, index.name, index.fields, state, index.staged)
 
     def forget(self) -> None:
         """Catalog writes were rolled back."""

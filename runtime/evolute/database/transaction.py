@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from evolute.clock import NS_PER_MS
 from evolute.database.budget import Budget, WriteCounts
-from evolute.database.catalog import IndexEntry, TableDefinition
+from evolute.database.catalog import IndexEntry, IndexState, TableDefinition
 from evolute.database.deferred_write import Deferral
 from evolute.database.document import (
     checked_fields,
@@ -313,13 +313,13 @@ class Transaction:
         self._check_writable()
         return self._tables.create(name, indexes, number)
 
-    def new_index(self, index: IndexDefinition) -> IndexEntry:
+    def new_index(self, index: IndexDefinition, state: IndexState) -> IndexEntry:
         """An index with a new id, to be put into a definition."""
         self._check_writable()
-        return self._tables.new_index(index)
+        return self._tables.new_index(index, state)
 
     def put_table(self, definition: TableDefinition) -> None:
-        """Replace a table's definition. The table must have no rows if there is an index that it did not have."""
+        """Replace a table's definition. A table with rows must have no new index that is not backfilling."""
         self._check_writable()
         self._tables.put(definition)
 

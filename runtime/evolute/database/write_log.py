@@ -105,6 +105,19 @@ class LogReader:
         self._require_retained(after_ts)
         return first_conflict(read_set, after_ts, reversed(self._log.published))
 
+    def touched(self, start: bytes, end: bytes, after_ts: int) -> set[bytes]:
+        """The keys of an interval that commits later than `after_ts` touched, published or pending.
+
+        Raises OutOfRetention if `after_ts` is older than what is remembered.
+        """
+        self._require_retained(after_ts)
+        found: set[bytes] = set()
+        for run in self._log.newest_first():
+            if run.last_ts <= after_ts:
+                break
+            found.update(run.keys_in(start, end, after_ts))
+        return found
+
     async def wait_published(self, ts: int) -> None:
         """Returns when every commit up to `ts` is settled, which for a commit that is in the store means published.
 

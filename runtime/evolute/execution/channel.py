@@ -6,6 +6,8 @@ The first item of the tuple names the frame:
                      ("reply", callback_id, ok, payload)  ("ping",)  ("exit",)
     to the server    ("loaded", report)  ("load_failed", [text, …])  ("outcome", FunctionOutcome)
                      ("callback", request_id, callback_id, operation, payload)  ("pong",)
+    and only between the server and the worker that looks at rows: ("examine", n, RowsRequest)
+                     ("examined", n, RowsExamined)  ("examination_failed", n, traceback)
 
 marshal is safe here because both ends are the same interpreter and trust each other, and it builds no objects of ours.
 Workers without an event loop import this module, which therefore knows no asyncio; the server's end is in

@@ -14,36 +14,33 @@ for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from evolute.clock import NS_PER_MS, Clock, random_bytes
 from evolute.database.database import Database
+from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.transaction import Transaction
-from evolute.database.write_set import WriteSet
 from evolute.errors import (
-    Conflict,
-    Contended,
     EvoluteError,
     FunctionCrashed,
     FunctionNotFound,
     FunctionTimedOut,
     LimitReached,
-    OutOfRetention,
     Overtaken,
     WorkerDied,
     WrongDeployment,
 )
 from evolute.execution.admission import Admission
+from evolute.execution.attempts import Attempted, Attempts, OnCommit
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.callbacks import answer_callback
-from evolute.execution.contention import ContentionLines, Turn
 from evolute.execution.query_cache import QueryBatch, QueryCache, QueryResult
 from evolute.execution.request import (
     JOB_CHANGED,
@@ -67,7 +64,6 @@ T = TypeVar("T")
 logger = logging.getLogger("evolute.executor")
 
 _REFUSALS_MAX = 1000
-OnCommit = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -77,15 +73,6 @@ class SystemRun(Generic[T]):
     value: T
     ts: int
     read_set: ReadSet
-
-
-class _Attempt(NamedTuple, Generic[T]):
-    """One run on one snapshot. Without a write set there is nothing to commit."""
-
-    value: T
-    begin_ts: int
-    read_set: ReadSet
-    write_set: WriteSet | None
 
 
 @dataclass(frozen=True)
@@ -111,10 +98,8 @@ class Executor:
         self._clock = clock
         self._limits = limits
         self._call_log = call_log
-        self._lines = ContentionLines()
+        self._attempts = Attempts(database, limits)
         self._admission = Admission()
-        self._conflicts = 0
-        self._serial_runs = 0
         self.query_cache = QueryCache(self._begin_queries, database.log, database.subscriptions, clock, limits)
 
     @property
@@ -148,7 +133,7 @@ class Executor:
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
 
-            outcome, ts = await self._serializably(partial(self._attempt_mutation, call), on_commit)
+            outcome, ts = await self._attempts.until_committed(partial(self._attempt_mutation, call), on_commit)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
             self._log_call(call, "mutation", started_ns, outcome)
             return outcome
@@ -191,14 +176,22 @@ class Executor:
                 return await self.act(call)
 
     async def run_system(
-        self, function: Callable[[Transaction], T], *, on_commit: OnCommit | None = None
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        on_commit: OnCommit | None = None,
+        fill: Fill | None = None,
+        known: Callable[[], Awaitable[tuple[int, ReadSet]]] | None = None,
     ) -> SystemRun[T]:
         """Runs a function of ours on a snapshot in this process, with the same retries and the same committer.
 
         It may run more than once, and should touch at most `system_rows_per_run_max` rows, because it holds the loop.
+        A `fill` is part of its commit. `known` is awaited before each run, and says up to which timestamp something
+        else is known that must still be true when this is committed, and of which keys.
         """
 
-        async def attempt(urgent: bool) -> _Attempt[SystemRun[T]]:
+        async def attempt(urgent: bool) -> Attempted[SystemRun[T]]:
+            known_ts, known_keys = (sys.maxsize, ReadSet()) if known is None else await known()
             snapshot = self._database.snapshot()
             try:
                 seed = random_bytes(32)
@@ -211,11 +204,16 @@ class Executor:
                 snapshot.close()
             await self._database.log.wait_published(snapshot.begin_ts)
             run = SystemRun(value, snapshot.begin_ts, read_set)
-            return _Attempt(run, snapshot.begin_ts, read_set, write_set)
+            return Attempted(run, min(snapshot.begin_ts, known_ts), read_set.union(known_keys), write_set, fill)
 
         with self._admission.admit(always=True):
-            run, ts = await self._serializably(attempt, on_commit)
+            run, ts = await self._attempts.until_committed(attempt, on_commit)
             return SystemRun(run.value, ts, run.read_set)
+
+    async def run_attempts(self, attempt: Callable[[bool], Awaitable[Attempted[T]]]) -> T:
+        """Runs a transaction of ours that has to wait for something, with the same retries and the same committer."""
+        with self._admission.admit(always=True):
+            return (await self._attempts.until_committed(attempt, None))[0]
 
     # --- Life ------------------------------------------------------------------------------------------------------
 
@@ -236,60 +234,23 @@ class Executor:
         await self._admission.drain(timeout_ms)
 
     def statistics(self) -> ExecutorStatistics:
-        return ExecutorStatistics(self._admission.count, self._lines.waiting, self._conflicts, self._serial_runs)
+        attempts = self._attempts
+        return ExecutorStatistics(self._admission.count, attempts.in_line, attempts.conflicts, attempts.serial_runs)
 
     # --- Transactions ----------------------------------------------------------------------------------------------
 
-    async def _serializably(
-        self, attempt: Callable[[bool], Awaitable[_Attempt[T]]], on_commit: OnCommit | None
-    ) -> tuple[T, int]:
-        """Runs `attempt` until its commit stands. Returns its value and timestamp."""
-        turn: Turn | None = None
-        try:
-            for _ in range(self._limits.attempts_before_serial):
-                run = await attempt(False)
-                try:
-                    return run.value, await self._commit(run, on_commit, serial=False)
-                except OutOfRetention:
-                    continue  # It began before the oldest commit that the log remembers: too slow once, not wrong.
-                except Conflict as conflict:
-                    self._conflicts += 1
-                    if turn is not None:
-                        turn.leave()
-                    turn = await self._lines.take_turn(conflict.key)
-                    await self._database.log.wait_published(conflict.commit_ts)
-        finally:
-            if turn is not None:
-                turn.leave()
-        async with self._database.committer.serially():
-            self._serial_runs += 1
-            try:
-                # All commits wait for this run, those of a deployment too that might bring workers that start again.
-                async with asyncio.timeout(self._limits.serial_ms_max / 1000):
-                    run = await attempt(True)
-            except TimeoutError:
-                raise Contended from None
-            return run.value, await self._commit(run, on_commit, serial=True)
-
-    async def _commit(self, run: _Attempt[T], on_commit: OnCommit | None, *, serial: bool) -> int:
-        if not run.write_set:
-            return run.begin_ts
-        return await self._database.committer.commit(
-            run.begin_ts, run.read_set, run.write_set, on_published=on_commit, serial=serial
-        )
-
-    async def _attempt_mutation(self, call: Call, urgent: bool) -> _Attempt[Outcome]:
+    async def _attempt_mutation(self, call: Call, urgent: bool) -> Attempted[Outcome]:
         try:
             ran = await self._run("mutation", (call,), urgent=urgent)
         except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
             outcome = self.failed(error)
-            return _Attempt(outcome, outcome.ts, ReadSet(), None)
+            return Attempted(outcome, outcome.ts, ReadSet(), None)
         if ran.refused == JOB_CHANGED:
             raise JobChanged
         result = ran.results[0]
         ts = ran.replayed_ts or (ran.begin_ts if result.error is not None else 0)
         outcome = Outcome(result.value, result.error, result.log_lines, ts)
-        return _Attempt(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
+        return Attempted(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
 
     async def _run(
         self,

@@ -21,12 +21,13 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from evolute.clock import Clock
 from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
+from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
+from evolute.execution.pool_statistics import PoolStatistics
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
 from evolute.execution.seeds import seeds
@@ -39,20 +40,6 @@ from evolute.system.deployments import Deployment
 logger = logging.getLogger("evolute.pool")
 
 RESTART_S_MAX = 5.0
-
-
-@dataclass(frozen=True)
-class PoolStatistics:
-    """`queued` requests have no worker yet; `running` ones have been sent to one."""
-
-    deployment: str | None
-    transaction_workers: int
-    action_workers: int
-    blocking_workers: int
-    queued: int
-    running: int
-    deaths: int
-    pids: tuple[int, ...]
 
 
 class Pool:
@@ -131,6 +118,15 @@ class Pool:
                 self._spawn(self._replace(generation, lane))
             self._dispatch(lane)
         self._blocking.dispatch()
+
+    def examiner(self, deployment: Deployment | None = None) -> ProcessExaminer:
+        """Who looks at rows with the schema of that deployment, or of the active one."""
+        if deployment is None:
+            assert self._active is not None, "no deployment has been activated"
+            deployment = self._active.deployment
+        return ProcessExaminer(
+            deployment, self._data_path, self._limits, self._processes, on_worker_death=self._on_worker_death
+        )
 
     async def discard(self, generation: Generation) -> None:
         """Ends a generation that will not be activated."""

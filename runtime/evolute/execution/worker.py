@@ -4,6 +4,7 @@
     "load"        ──► import the deployment's bytes, open the store for reading ──► "loaded" or "load_failed"
     "request"     ──► the transaction lane runs them one at a time, the action lane side by side,
                       the blocking lane is sent one when it has none ──► "outcome"
+    "examine"     ──► the lane that looks at rows, for a change of the schema ──► "examined"
     "exit", or the channel closed ──► end
 
 The transaction lane and the blocking lane are plain loops and import no asyncio. A worker never writes to the store.
@@ -121,6 +122,10 @@ def _serve(sock: socket.socket) -> None:
         from evolute.execution.blocking_worker import serve_blocking_actions  # transactions need none of this
 
         serve_blocking_actions(channel, registry, engine, limits)
+    elif payload["lane"] == "rows":
+        from evolute.execution.examining_worker import serve_examinations
+
+        serve_examinations(channel, registry, engine, limits)
     else:
         from evolute.execution.action_worker import serve_actions  # asyncio is for this lane only
 

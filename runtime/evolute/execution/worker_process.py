@@ -30,7 +30,7 @@ from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Re
 from evolute.limits import Limits
 from evolute.system.deployments import Deployment
 
-Lane: TypeAlias = Literal["transaction", "action", "blocking"]
+Lane: TypeAlias = Literal["transaction", "action", "blocking", "rows"]
 # When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
 LAST_WORDS_S = 0.2
 
@@ -105,6 +105,7 @@ class WorkerProcess:
             "transaction": limits.query_user_ms_max,
             "action": limits.action_block_ms_max,
             "blocking": min(limits.action_ms_max, limits.action_block_ms_max),
+            "rows": limits.system_ms_max,
         }[lane]
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None

@@ -6,6 +6,7 @@
     04 number:4 internal id:16    a document                                        canonical JSON, with system fields
     05 index:4 fields id:16       an index entry; `fields` is `key_codec`'s         the internal id:16
     06 session:16 request:8       how a session's mutation ended                   `session_record`'s canonical JSON
+    07 index:4                    what is being done to an index: see `index_work`  canonical JSON
 
 Numbers in keys are big endian, so that bytewise order is their order. An internal id has a fixed length and stands
 last, so an entry can be taken apart without decoding its fields. A session stands there as the hash of its id, which
@@ -32,6 +33,7 @@ _TABLE_NUMBER = b"\x03"
 _DOCUMENT = b"\x04"
 _INDEX = b"\x05"
 _SESSION = b"\x06"
+_INDEX_WORK = b"\x07"
 
 _SESSION_PREFIX_BYTES = 1 + SESSION_HASH_BYTES
 _SESSIONS_KEPT = 1024
@@ -48,9 +50,10 @@ CATALOG_RANGE = (_TABLE, _TABLE_NUMBER)
 TABLE_NUMBER_RANGE = (_TABLE_NUMBER, _DOCUMENT)
 DOCUMENTS_RANGE = (_DOCUMENT, _INDEX)
 INDEXES_RANGE = (_INDEX, _SESSION)
-SESSION_RECORDS_RANGE = (_SESSION, b"\x07")
+SESSION_RECORDS_RANGE = (_SESSION, _INDEX_WORK)
+INDEX_WORK_RANGE = (_INDEX_WORK, b"\x08")
 
-Family = Literal["meta", "table", "table number", "document", "index", "session record", "unknown"]
+Family = Literal["meta", "table", "table number", "document", "index", "session record", "index work", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class ParsedKey:
                 return f"the entry of {self.internal_id.hex()} in index {self.number}"
             case "session record":
                 return f"the record of request {self.number} of session {self.session_hash.hex()}"
+            case "index work":
+                return f"what is being done to index {self.number}"
             case _:
                 return f"the unknown key {self.encoded[:64].hex()}"
 
@@ -113,6 +118,10 @@ def document_prefix(table_number: int) -> bytes:
 def index_prefix(index_id: int, encoded: bytes = b"") -> bytes:
     """What every entry whose first fields are `encoded` begins with."""
     return _INDEX + index_id.to_bytes(4, "big") + encoded
+
+
+def index_work_key(index_id: int) -> bytes:
+    return _INDEX_WORK + index_id.to_bytes(4, "big")
 
 
 @functools.lru_cache(maxsize=_SESSIONS_KEPT)
@@ -166,6 +175,8 @@ def parse(key: bytes) -> ParsedKey:
     if family == _INDEX and len(rest) >= 4 + INTERNAL_ID_BYTES:
         number, encoded, internal_id = rest[:4], rest[4:-INTERNAL_ID_BYTES], rest[-INTERNAL_ID_BYTES:]
         return ParsedKey("index", number=int.from_bytes(number, "big"), encoded=encoded, internal_id=internal_id)
+    if family == _INDEX_WORK and len(rest) == 4:
+        return ParsedKey("index work", number=int.from_bytes(rest, "big"))
     if family == _SESSION and len(rest) == SESSION_HASH_BYTES + 8:
         return ParsedKey("session record", number=request_of(key), session_hash=rest[:SESSION_HASH_BYTES])
     return ParsedKey("unknown", encoded=key)

@@ -1,30 +1,29 @@
 """The active deployment: which code runs, its sources, and the tables that its schema declares.
 
     DEPLOYMENT ──► hash          read by every execution, so a change invalidates exactly what ran the old code
-    _deployments                 one row: hash, package, root
+    _deployments                 one row: hash, package, root, the shapes that its schema gives to rows
     _deployment_sources          one row for each file, as it was read
 
 The rows are kept while nothing is active, because what does not load now may load at the next start.
-Activating is one transaction. Tables and indexes that the schema is the first to name are made here; an index that it
-no longer names stays as it is. A new index on a table that has rows would have to be built first, and is refused.
+Activating is one transaction, in which the schema takes its place too (`schema_changes`). What has to be done before
+to the tables that have rows, `prepare` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import orjson
 
 from evolute.clock import NS_PER_MS
-from evolute.database.catalog import TableDefinition, table_definition
 from evolute.database.transaction import Transaction
-from evolute.errors import DefinitionError
 from evolute.storage.keyspace import DEPLOYMENT
+from evolute.system import schema_changes
+from evolute.system.schema_changes import SchemaWire, TableWork
 from evolute.system.tables import DEPLOYMENTS, SOURCES
-from evolute.values.schema import IndexDefinition
-
-SchemaWire = Mapping[str, Mapping[str, list[str]]]
-"""Each table's indexes with their fields: `Schema.to_wire()`."""
+from evolute.values.shapes import ANY, accepts_all
 
 
 class RawReader(Protocol):
@@ -72,16 +71,26 @@ def kept(transaction: Transaction) -> KeptDeployment | None:
     return KeptDeployment(row["hash"], row["package"], row["root"], files)
 
 
-def activate(transaction: Transaction, deployment: Deployment, schema: SchemaWire) -> None:
-    """Make it the active deployment. Writes nothing if it is that already.
+def prepare(transaction: Transaction, deployment: Deployment, schema: SchemaWire) -> list[TableWork]:
+    """What has to be done before the deployment can be activated; new indexes are kept up to date from now on."""
+    return schema_changes.begin(transaction, schema, _unproven(transaction, deployment, schema))
 
-    Raises DefinitionError naming every index that cannot be made; then nothing may be committed.
+
+def activate(
+    transaction: Transaction, deployment: Deployment, schema: SchemaWire | None, validated: Collection[str] = ()
+) -> None:
+    """Make it the active deployment, with its schema; None leaves tables and indexes as they are.
+
+    Writes nothing if it is active already. The rows of the tables `validated` match the schema. Raises SchemaNotReady
+    if a table has rows and is not prepared; then nothing may be committed.
     """
-    _adapt_tables(transaction, schema)
+    if schema is not None:
+        unproven = _unproven(transaction, deployment, schema).difference(validated)
+        schema_changes.finish(transaction, schema, unproven)
     if active(transaction) != deployment.hash:
         transaction.put_raw(DEPLOYMENT, deployment.hash.encode())
     with transaction.uncounted():
-        _put_record(transaction, deployment)
+        _put_record(transaction, deployment, schema)
         _put_sources(transaction, deployment.sources)
 
 
@@ -91,9 +100,28 @@ def deactivate(transaction: Transaction, nothing: str) -> None:
         transaction.put_raw(DEPLOYMENT, nothing.encode())
 
 
-def _put_record(transaction: Transaction, deployment: Deployment) -> None:
-    fields = {"hash": deployment.hash, "package": deployment.package, "root": deployment.root}
+def _unproven(transaction: Transaction, deployment: Deployment, schema: SchemaWire) -> set[str]:
+    """The tables whose rows may not be what the schema says: it is not certain that it accepts what the last one did.
+
+    A class that checks more than the types of its fields is not certain to accept what it did in other sources.
+    """
+    with transaction.uncounted():
+        row = transaction.query(DEPLOYMENTS).first()
+    if row is not None and row["hash"] == deployment.hash:
+        return set()
+    last: dict[str, Any] = {} if row is None else orjson.loads(row["shapes"])
+    shapes = {name: table["shape"] for name, table in schema.items() if table["shape"] is not None}
+    return {name for name, shape in shapes.items() if not accepts_all(shape, last.get(name) or ANY)}
+
+
+def _put_record(transaction: Transaction, deployment: Deployment, schema: SchemaWire | None) -> None:
     row = transaction.query(DEPLOYMENTS).first()
+    fields = {"hash": deployment.hash, "package": deployment.package, "root": deployment.root}
+    if schema is not None:
+        fields["shapes"] = orjson.dumps({name: table["shape"] for name, table in schema.items()}).decode()
+    else:
+        assert row is not None, "what is kept was active once"
+        fields["shapes"] = row["shapes"]
     if row is None:
         transaction.insert(DEPLOYMENTS, {**fields, "activatedTime": transaction.now_ns / NS_PER_MS})
     elif row["hash"] != deployment.hash:
@@ -115,54 +143,3 @@ def _put_sources(transaction: Transaction, files: Mapping[str, bytes]) -> None:
     for path, source in files.items():
         if path not in kept_paths:
             transaction.insert(SOURCES, {"path": path, "source": source})
-
-
-# --- tables and indexes ----------------------------------------------------------------------------------------------
-
-
-def _adapt_tables(transaction: Transaction, schema: SchemaWire) -> None:
-    faults: list[str] = []
-    for table, indexes in schema.items():
-        declared = [IndexDefinition(name, tuple(fields)) for name, fields in indexes.items()]
-        definition = transaction.table(table)
-        if definition is None:
-            transaction.create_table(table, declared)
-        else:
-            faults += _adapt_indexes(transaction, definition, declared)
-    if faults:
-        raise DefinitionError("\n".join(faults))
-
-
-def _adapt_indexes(transaction: Transaction, definition: TableDefinition, declared: list[IndexDefinition]) -> list[str]:
-    """Give an empty table the indexes that are new or have other fields. What is wrong if it has rows."""
-    changed = [index for index in declared if not _has_index(definition, index)]
-    if not changed:
-        return []
-    with transaction.uncounted():
-        is_empty = transaction.query(definition.name).first() is None
-    if not is_empty:
-        return [_refusal(definition, index) for index in changed]
-    names = {index.name for index in changed}
-    entries = [index for index in definition.indexes.values() if index.name not in names]
-    entries += [transaction.new_index(index) for index in changed]
-    transaction.put_table(table_definition(definition.number, definition.name, entries))
-    return []
-
-
-def _has_index(definition: TableDefinition, index: IndexDefinition) -> bool:
-    existing = definition.indexes.get(index.name)
-    return existing is not None and existing.fields == index.fields
-
-
-def _refusal(definition: TableDefinition, index: IndexDefinition) -> str:
-    name, table, fields = index.name, definition.name, list(index.fields)
-    existing = definition.indexes.get(name)
-    if existing is None:
-        return (
-            f'The index "{name}" on {fields} cannot be added to the table "{table}", because the table has rows. '
-            f"Indexes can be added to empty tables; declare it before the first row is inserted, or use another table."
-        )
-    return (
-        f'The index "{name}" of the table "{table}" cannot be changed from {list(existing.fields)} to {fields}, '
-        f"because the table has rows. Keep its fields, or use another table."
-    )

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
 from evolute.values.containers import ObjectOf, RecordOf, UnionOf
 from evolute.values.display import display
+from evolute.values.shapes import Shape, shape_of
 from evolute.values.table_rows import Rows, rows_validator
 from evolute.values.validators import AnyValue, Validator
 
@@ -41,11 +42,23 @@ def under(limits: Limits) -> Iterator[None]:
         _limits.reset(token)
 
 
+class TableWire(TypedDict):
+    """A table of a schema as the server knows it. The `shape` of its rows is None if they are not checked."""
+
+    indexes: dict[str, list[str]]
+    staged: list[str]
+    shape: Shape | None
+
+
 class IndexDefinition(NamedTuple):
-    """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field."""
+    """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field.
+
+    A `staged` one is built and kept up to date, and cannot be queried yet.
+    """
 
     name: str
     fields: tuple[str, ...]
+    staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +73,15 @@ class TableSchema:
         """The row type, by which code can name the table, if it has one."""
         return self.rows if isinstance(self.rows, type) else None
 
-    def index(self, name: str, fields: Sequence[str]) -> TableSchema:
-        """This table with one more index. `define_schema` checks it."""
+    def index(self, name: str, fields: Sequence[str], *, staged: bool = False) -> TableSchema:
+        """This table with one more index. `define_schema` checks it.
+
+        A `staged` index is built beside the traffic, for as long as it takes, and nobody waits for it; it cannot be
+        queried. Once it is built, declare it without `staged`, and that takes no time.
+        """
         given = tuple(fields) if isinstance(fields, (list, tuple)) else fields
-        return dataclasses.replace(self, indexes=(*self.indexes, IndexDefinition(name, given)))  # type: ignore[arg-type]
+        index = IndexDefinition(name, given, staged)  # type: ignore[arg-type]
+        return dataclasses.replace(self, indexes=(*self.indexes, index))
 
 
 class Schema:
@@ -106,22 +124,26 @@ class Schema:
         """The table of a row type."""
         return self._names.get(row)
 
-    def to_wire(self) -> dict[str, dict[str, list[str]]]:
-        """Plain data: each table's indexes with their fields."""
+    def to_wire(self) -> dict[str, TableWire]:
+        """Plain data, for the server."""
         return {
-            name: {index.name: list(index.fields) for index in table.indexes} for name, table in self.tables.items()
+            name: {
+                "indexes": {index.name: list(index.fields) for index in table.indexes},
+                "staged": [index.name for index in table.indexes if index.staged],
+                "shape": shape_of(self.validators[name]) if name in self.validators else None,
+            }
+            for name, table in self.tables.items()
         }
 
     def to_json(self) -> dict[str, object]:
         """As Convex's tools read schemas."""
-        tables = [
-            {
-                "tableName": name,
-                "indexes": [{"indexDescriptor": one.name, "fields": list(one.fields)} for one in table.indexes],
-                "documentType": self.rows[name].to_json(),
-            }
-            for name, table in self.tables.items()
-        ]
+        tables = []
+        for name, table in self.tables.items():
+            indexes = [_index_json(one) for one in table.indexes if not one.staged]
+            staged = [_index_json(one) for one in table.indexes if one.staged]
+            extra = {"stagedDbIndexes": staged} if staged else {}
+            documents = self.rows[name].to_json()
+            tables.append({"tableName": name, "indexes": indexes, **extra, "documentType": documents})
         return {"tables": tables, "schemaValidation": self.validation}
 
 
@@ -146,6 +168,10 @@ def define_schema(*, schema_validation: bool = True, **tables: TableSchema) -> S
     return Schema(tables, validation=schema_validation, faults=faults)
 
 
+def _index_json(index: IndexDefinition) -> dict[str, object]:
+    return {"indexDescriptor": index.name, "fields": list(index.fields)}
+
+
 # --- What may be wrong (semantics D11) --------------------------------------------------------------------------------
 
 
@@ -163,7 +189,7 @@ def _table_faults(table_name: str, table: TableSchema, validator: Validator) -> 
     names: set[str] = set()
     by_fields: dict[tuple[str, ...], str] = {}
     for index in table.indexes:
-        fault = _form_fault(index.name, index.fields)
+        fault = _form_fault(index.name, index.fields, index.staged)
         if fault is not None:
             yield f'In table "{table_name}" the index {display(index.name)} is invalid: {fault}'
             continue
@@ -183,7 +209,7 @@ def _table_faults(table_name: str, table: TableSchema, validator: Validator) -> 
                 )
 
 
-def _form_fault(name: object, fields: object) -> str | None:
+def _form_fault(name: object, fields: object, staged: object) -> str | None:
     """What a type checker would have said."""
     if not isinstance(name, str):
         return "The name of an index is a string."
@@ -191,6 +217,8 @@ def _form_fault(name: object, fields: object) -> str | None:
         return f"Its fields are a list of names: [{display(fields)}]"
     if not isinstance(fields, tuple) or not all(isinstance(field, str) for field in fields):
         return f"Its fields are a list of names, and not {fields!r}"
+    if not isinstance(staged, bool):
+        return f"`staged` is True or False, not {staged!r}"
     return None
 
 
