@@ -1,6 +1,6 @@
 """What is said in a channel."""
 
-from evolute import Id, MutationCtx, QueryCtx, internal_mutation, mutation, query
+from evolute import Id, MutationCtx, PaginationOptions, PaginationResult, QueryCtx, internal_mutation, mutation, query
 from functions.schema import Channel, Message
 
 
@@ -8,6 +8,12 @@ from functions.schema import Channel, Message
 def list_recent(ctx: QueryCtx, channel: Id[Channel], limit: int = 50) -> list[Message]:
     """The newest first."""
     return ctx.db.query(Message).with_index("by_channel", channel=channel).order("desc").take(limit)
+
+
+@query
+def history(ctx: QueryCtx, channel: Id[Channel], paginationOpts: PaginationOptions) -> PaginationResult[Message]:
+    """The newest first, page by page: for a list that grows as one scrolls."""
+    return ctx.db.query(Message).with_index("by_channel", channel=channel).order("desc").paginate(paginationOpts)
 
 
 @query

@@ -54,9 +54,10 @@ if TYPE_CHECKING:
     from evolute.values.cron_schedule import Schedule, cron, daily, hourly, interval, monthly, weekly
     from evolute.values.pagination import PaginationOptions, PaginationResult
     from evolute.values.schema import define_schema, define_table
-    from evolute.values.value import UNSET, Document, Id, Int64
+    from evolute.values.value import COMMIT_TS, UNSET, Document, Id, Int64
 
 __all__ = [
+    "COMMIT_TS",
     "UNSET",
     "ActionCtx",
     "BadRequest",

@@ -57,7 +57,6 @@ from evolute.system.check import faults
 from evolute.values import wire_codec
 from evolute.values.cron_schedule import load_libraries
 from evolute.values.schema import Schema, define_schema
-from evolute.values.value import Value
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -278,7 +277,8 @@ class LocalBackend:
 
     def _call(
         self, kind: Kind, function: Function[..., Any] | str, args: tuple[object, ...], named: dict[str, object]
-    ) -> Value:
+    ) -> object:
+        """A function that is named by itself gives what its return hint says, one named by its path plain values."""
         try:
             definition = self._registry.resolve(function)
             arguments = encode_arguments(definition, args, named, self._names, self.limits)
@@ -289,7 +289,8 @@ class LocalBackend:
         outcome: Outcome = self._wait(enter(call))
         if outcome.error is None:
             assert outcome.value is not None
-            return wire_codec.decode_canonical(outcome.value)
+            value = wire_codec.decode_canonical(outcome.value)
+            return value if isinstance(function, str) else definition.returns.parse(value, self._names)
         if outcome.error.data is not None:
             raise ConvexError(wire_codec.decode_canonical(outcome.error.data))
         raise FunctionFailed(outcome.error.message, outcome.log_lines)

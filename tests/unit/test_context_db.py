@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from evolute import (
+    COMMIT_TS,
     UNSET,
+    ConvexError,
     Document,
+    Id,
+    IndexNotFound,
+    Int64,
     InvalidId,
     InvalidQuery,
     MutationCtx,
@@ -18,11 +23,13 @@ from evolute import (
     SystemTableError,
     define_schema,
     define_table,
+    internal_mutation,
     mutation,
     q,
+    v,
 )
 from evolute.errors import EvoluteError
-from evolute.testing import LocalBackend
+from evolute.testing import FunctionFailed, LocalBackend
 from evolute.values.document_id import encode_id
 
 
@@ -187,6 +194,22 @@ def test_rows_without_a_field_are_found_by_UNSET(backend: LocalBackend) -> None:
     assert mutate(backend, find) == [[1, 3], [3], [None], [1, 3, None, 2], [None, 2], [1, 3]]
 
 
+def test_by_id_is_said_to_be_no_index(backend: LocalBackend) -> None:
+    def find(ctx: MutationCtx) -> list[str]:
+        note = ctx.db.insert(Note, {"body": "a"})
+        told = []
+        for query in (ctx.db.query(Note), ctx.db.system.query("_crons")):
+            with pytest.raises(IndexNotFound) as error:
+                query.with_index("by_id", _id=note).unique()
+            told.append(str(error.value))
+        return told
+
+    assert mutate(backend, find) == [
+        "Index notes.by_id not found. To load a document by its id, use `ctx.db.get(id)`.",
+        "Index by_id not found: a system table has only by_creation_time.",
+    ]
+
+
 def test_a_full_table_scan_is_the_query_that_is_told_nothing_else(backend: LocalBackend) -> None:
     def find(ctx: MutationCtx) -> list[Any]:
         for value in (3, 1, 2):
@@ -245,3 +268,57 @@ def test_system_fields_cannot_be_changed(
         assert ctx.db.get(note) == before
 
     mutate(backend, change)
+
+
+# --- The timestamp of the commit (C12) --------------------------------------------------------------------------------
+
+
+class Event(Document, total=False):
+    at: Int64
+    seen: list[Int64]
+
+
+events = define_schema(events=define_table(Event), sorted=define_table({"at": v.commit_ts()}).index("by_at", ["at"]))
+
+
+def raise_data(ctx: MutationCtx) -> None:
+    raise ConvexError(COMMIT_TS)
+
+
+@internal_mutation
+def take(ctx: MutationCtx, at: Any) -> None: ...
+
+
+def test_a_field_can_be_left_to_the_commit() -> None:
+    def write(ctx: MutationCtx) -> str:
+        event = ctx.db.insert(Event, {"at": COMMIT_TS, "seen": [Int64(1), COMMIT_TS]})
+        row: Any = ctx.db.get(event)
+        assert (row["at"], row["seen"]) == (COMMIT_TS, [1, COMMIT_TS])
+        ctx.db.patch(event, {"seen": [COMMIT_TS]})
+        return event
+
+    with LocalBackend(do, take, schema=events) as backend:
+        event = mutate(backend, write)
+        row: Any = mutate(backend, lambda ctx: ctx.db.get(Id(event)))
+        assert isinstance(row["at"], Int64)
+        assert row["seen"] == [row["at"]]
+        assert abs(row["at"] / 1e6 - row["_creationTime"]) < 1000
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ctx: [COMMIT_TS],
+        lambda ctx: ctx.db.get(ctx.db.insert(Event, {"at": COMMIT_TS})),
+        lambda ctx: ctx.run_mutation(take, at=COMMIT_TS),
+        lambda ctx: ctx.scheduler.run_after(0, take, at=COMMIT_TS),
+        lambda ctx: ctx.db.insert("sorted", {"at": COMMIT_TS}),
+        lambda ctx: ctx.db.query("sorted").with_index("by_at", at=COMMIT_TS).collect(),
+        raise_data,
+    ],
+)
+def test_until_then_it_goes_nowhere(use: Callable[[MutationCtx], Any]) -> None:
+    with LocalBackend(do, take, schema=events) as backend:
+        with pytest.raises((FunctionFailed, ConvexError), match=r"CommitTs is not a value|invalid data: COMMIT_TS"):
+            mutate(backend, use)
+        assert mutate(backend, lambda ctx: len(ctx.db.query(Event).collect())) == 0

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from evolute import ConvexError
+from evolute import ConvexError, PaginationOptions
 from evolute.testing import LocalBackend
 from functions import channels, digest, messages, presence, reminders
 
@@ -33,6 +33,18 @@ def test_a_message_may_vanish() -> None:
         assert [m["body"] for m in backend.query(messages.search, channel=channel, text="HERE")] == ["Stays here"]
         backend.advance(seconds=1)
         assert [m["body"] for m in backend.query(messages.list_recent, channel=channel)] == ["Stays here"]
+
+
+def test_history_is_read_page_by_page() -> None:
+    with LocalBackend("functions") as backend:
+        channel = backend.mutation(channels.create, name="a")
+        for body in ("one", "two", "three"):
+            backend.mutation(messages.send, channel=channel, body=body)
+        newest = backend.query(messages.history, channel=channel, paginationOpts=PaginationOptions(num_items=2))
+        assert [m["body"] for m in newest.page] == ["three", "two"]
+        further = PaginationOptions(num_items=2, cursor=newest.continue_cursor)
+        oldest = backend.query(messages.history, channel=channel, paginationOpts=further)
+        assert ([m["body"] for m in oldest.page], oldest.is_done) == (["one"], True)
 
 
 def test_a_visitor_is_online_for_as_long_as_his_heart_beats() -> None:

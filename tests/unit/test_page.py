@@ -16,7 +16,7 @@ from evolute.database.cursor import END, Cursors
 from evolute.database.page import Page, Span, read_page
 from evolute.database.query import Query
 from evolute.database.transaction import Transaction
-from evolute.errors import LimitReached
+from evolute.errors import Conflict, LimitReached
 from evolute.limits import Limits
 from evolute.storage.keyspace import CURSOR_KEY, index_prefix
 from evolute.values.pagination import PaginationOptions
@@ -117,6 +117,47 @@ def test_a_page_behind_the_end_reads_nothing(items: OpenStore) -> None:
     transaction = items.begin()
     assert read(by_n(transaction), transaction, END) == Page([], END, None, None)
     assert transaction.reads_left().documents == LIMITS.documents_read_max
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_write_inside_a_page_conflicts_and_one_beside_it_does_not(items: OpenStore, order: str) -> None:
+    """`n` runs from 0 to 50; the page in the middle holds 20 and 30, and its ends are at 10 or 40, and 30 or 20."""
+    fill(items, *range(0, 60, 10))
+    first = page(items, order=order, num_items=2)
+    for n, inside in ((5, False), (25, True), (45, False)):
+        reading, writing = items.begin(), items.begin()
+        read(by_n(reading, order), reading, first.end, num_items=2)
+        reading.insert("others", {})
+        writing.insert("items", {"n": n})
+        items.commit(writing)
+        if inside:
+            with pytest.raises(Conflict):
+                items.commit(reading)
+        else:
+            items.commit(reading)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_keys_beyond_the_store_s_limit_have_pages_like_others(items: OpenStore, order: str) -> None:
+    """They begin with the same thousand characters; a page may end at any of them, whether it is still there or not."""
+    texts = sorted("long " * 200 + ending for ending in ("", "a", "b", "ba", "bb", "c", "d"))
+    ids = items.run(lambda transaction: [transaction.insert("items", {"n": text}) for text in texts])
+    if order == "desc":
+        texts.reverse()
+        ids.reverse()
+    ends: list[bytes] = []
+    shown: list[Any] = []
+    while not ends or ends[-1] != END:
+        part = page(items, ends[-1] if ends else None, order=order, num_items=2)
+        ends.append(part.end)
+        shown += numbers(part)
+    assert shown == texts
+    items.run(lambda transaction: transaction.delete(ids[1]))
+    items.run(lambda transaction: transaction.insert("items", {"n": texts[3] + "!"}))
+    pages = [page(items, after, until, order) for after, until in zip([None, *ends], ends, strict=False)]
+    whole = by_n(items.begin(), order).collect()
+    assert [n for one in pages for n in numbers(one)] == [row["n"] for row in whole]
+    assert numbers(pages[0]) == texts[:1]
 
 
 # --- Limits and splits ------------------------------------------------------------------------------------------------

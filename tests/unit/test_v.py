@@ -27,6 +27,7 @@ def field(kind: str, optional: bool = False) -> dict[str, object]:
         (v.float64(), "v.float64()", {"type": "number"}),
         (v.int64(), "v.int64()", {"type": "bigint"}),
         (v.bigint(), "v.int64()", {"type": "bigint"}),
+        (v.commit_ts(), "v.int64()", {"type": "bigint"}),
         (v.string(), "v.string()", {"type": "string"}),
         (v.bytes(), "v.bytes()", {"type": "bytes"}),
         (v.id("users"), 'v.id("users")', {"type": "id", "tableName": "users"}),

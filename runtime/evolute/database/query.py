@@ -211,7 +211,8 @@ class Query(Generic[D]):
             if declared is not None:
                 index = IndexEntry(_NO_INDEX_ID, declared.name, declared.fields, staged=declared.staged)
         if index is None:
-            raise IndexNotFound(f"Index {self._table}.{name} not found.")
+            advice = " To load a document by its id, use `ctx.db.get(id)`." if name == "by_id" else ""
+            raise IndexNotFound(f"Index {self._table}.{name} not found.{advice}")
         if index.staged:
             raise IndexNotReady(
                 f"Index {self._table}.{name} is currently staged and not available to query until it is enabled."

@@ -22,7 +22,7 @@ from evolute.execution.action_call import given_out, refusal, taken_in
 from evolute.execution.action_context import ActionCalls, ActionContext, AskServer
 from evolute.execution.call_failure import call_error, in_user_code
 from evolute.execution.function_log import LogLines, captured
-from evolute.execution.limit_warnings import warn_of_call
+from evolute.execution.limit_warnings import LimitWarnings
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.execution.snapshot_names import SnapshotNames
@@ -65,6 +65,7 @@ class ActionRunner:
         self._guard = guard
         self._registry = registry
         self._limits = limits
+        self._warnings = LimitWarnings(limits)
         self._clock = clock
         self._names = SnapshotNames(open_snapshot, limits)
         self._actions: dict[int, RunningAction] = {}
@@ -89,7 +90,7 @@ class ActionRunner:
         finally:
             del self._actions[request.id]
         total_ns = monotonic_ns() - started_ns
-        warn_of_call(lines, self._limits, call.arguments, value, total_ns, "action_ms_max")
+        self._warnings.of_call(lines, call.arguments, value, total_ns, "action_ms_max")
         result = CallResult(value, error, lines.finish(), ReadSet(), total_ns, total_ns)
         return FunctionOutcome(request.id, 0, (result,))
 

@@ -15,7 +15,7 @@ from evolute.execution.action_timer import ActionTimer
 from evolute.execution.blocking_context import BlockingActionContext, BlockingAsk, blocking_calls
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.function_log import LogLines, captured
-from evolute.execution.limit_warnings import warn_of_call
+from evolute.execution.limit_warnings import LimitWarnings
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, FunctionRequest
 from evolute.execution.snapshot_names import SnapshotNames
@@ -37,6 +37,7 @@ class BlockingRunner:
     ) -> None:
         self._registry = registry
         self._limits = limits
+        self._warnings = LimitWarnings(limits)
         self._clock = clock
         self._names = SnapshotNames(open_snapshot, limits)
         self._timer = timer
@@ -63,7 +64,7 @@ class BlockingRunner:
             error = call_error(fired or failure, self._registry.package, self._limits)
             broken = fired is not None or isinstance(failure, MemoryError) or error.code == INTERNAL_CODE
         total_ns = monotonic_ns() - started_ns
-        warn_of_call(lines, self._limits, call.arguments, value, total_ns, "action_ms_max")
+        self._warnings.of_call(lines, call.arguments, value, total_ns, "action_ms_max")
         result = CallResult(value, error, lines.finish(), ReadSet(), total_ns, total_ns)
         return FunctionOutcome(request.id, 0, (result,), exiting=broken)
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from evolute.errors import ConvexError, EvoluteError, InvalidValue, TimeLimit
+from evolute.execution.arguments import encode_settled
 from evolute.execution.function_log import TRUNCATED, cut, printable
 from evolute.execution.request import CallError
 from evolute.limits import MIB, Limits
 from evolute.registry.job_options import class_names
-from evolute.values import wire_codec
 
 FRAMES_FIRST = 8
 FRAMES_LAST = 24
@@ -45,7 +45,7 @@ def call_error(error: BaseException, package: str, limits: Limits) -> CallError:
     head = _head(error, uncaught=bool(frames), limits=limits)
     if isinstance(error, ConvexError):
         try:
-            data = wire_codec.encode(error.data, limits)
+            data = encode_settled(error.data, limits)
         except InvalidValue:
             head = f"Uncaught ConvexError with invalid data: {_text(error.data, repr)}"
         else:

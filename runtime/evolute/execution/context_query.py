@@ -18,7 +18,7 @@ from evolute.values.pagination import PaginationOptions, PaginationResult, optio
 from evolute.values.q import Expression
 
 Row: TypeAlias = dict[str, Any]
-PUBLIC_INDEXES = ("by_creation_time", "by_id")
+PUBLIC_INDEX = "by_creation_time"
 
 
 class ContextQuery:
@@ -35,8 +35,8 @@ class ContextQuery:
         self._shown = shown
 
     def with_index(self, name: str, fn: object = None, /, **fields: object) -> ContextQuery:
-        if self._shown is not None and name not in PUBLIC_INDEXES:
-            raise IndexNotFound(f"Index {name} not found: a system table has only {' and '.join(PUBLIC_INDEXES)}.")
+        if self._shown is not None and name != PUBLIC_INDEX:
+            raise IndexNotFound(f"Index {name} not found: a system table has only {PUBLIC_INDEX}.")
         self._scope.check()
         return self._chained(self._query.with_index(name, cast(Any, fn), **fields))
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from evolute.database.query import Query
 from evolute.errors import FunctionFault, FunctionNotFound, InvalidQuery, InvalidValue, LimitReached, WrongKind
-from evolute.execution.arguments import check_size, encode_arguments
+from evolute.execution.arguments import check_size, encode_arguments, encode_settled
 from evolute.execution.context import Attempt, MutationContext, QueryContext, Reference
 from evolute.execution.context_query import ContextQuery
 from evolute.execution.request import Call, Kind
@@ -133,7 +133,7 @@ def check_depth(depth: int, limits: Limits) -> None:
 def encode_result(definition: FunctionDefinition, value: Value, limits: Limits) -> bytes:
     """Raises InvalidValue for what is no value, LimitReached if it is too large."""
     try:
-        data = wire_codec.encode(value, limits)
+        data = encode_settled(value, limits)
     except InvalidValue as error:
         raise InvalidValue(f"Function {definition.path} returned what is not a value: {error}") from None
     if len(data) > limits.result_bytes_max:

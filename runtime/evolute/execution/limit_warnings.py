@@ -48,30 +48,41 @@ WARNINGS: Final[Mapping[str, _Warning]] = {
 }
 
 
-def warn_of_transaction(lines: LogLines, attempt: Attempt, value: bytes | None, user_ns: int, setting: str) -> None:
-    """`setting` is the one that bounds the user's time, of which `user_ns` were used."""
-    transaction = attempt.transaction
-    scheduled = {
-        "scheduled_per_mutation_max": transaction.scheduled_count,
-        "scheduled_arguments_bytes_max": transaction.scheduled_bytes,
-    }
-    _warn(lines, attempt.limits, {**transaction.used(), **scheduled})
-    warn_of_call(lines, attempt.limits, attempt.call.arguments, value, user_ns, setting)
+class LimitWarnings:
+    """What one process says about its limits, of which it has worked out once where near begins."""
 
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        # With a limit of nothing, nothing is near: whatever is used is an error.
+        self._near_from = {name: -(-getattr(limits, name) * 4 // 5) or 1 for name in WARNINGS}
 
-def warn_of_call(
-    lines: LogLines, limits: Limits, arguments: bytes, value: bytes | None, took_ns: int, setting: str
-) -> None:
-    """What every call has: arguments, a result unless it failed, a duration."""
-    result_bytes = 0 if value is None else len(value)
-    took_ms = took_ns // NS_PER_MS
-    _warn(lines, limits, {"arguments_bytes_max": len(arguments), "result_bytes_max": result_bytes, setting: took_ms})
+    def of_transaction(
+        self, lines: LogLines, attempt: Attempt, value: bytes | None, user_ns: int, setting: str
+    ) -> None:
+        """`setting` is the one that bounds the user's time, of which `user_ns` were used."""
+        transaction = attempt.transaction
+        used = transaction.used()
+        used["scheduled_per_mutation_max"] = transaction.scheduled_count
+        used["scheduled_arguments_bytes_max"] = transaction.scheduled_bytes
+        self._warn(lines, used)
+        self.of_call(lines, attempt.call.arguments, value, user_ns, setting)
 
+    def of_call(self, lines: LogLines, arguments: bytes, value: bytes | None, took_ns: int, setting: str) -> None:
+        """What every call has: arguments, a result unless it failed, a duration."""
+        result_bytes = 0 if value is None else len(value)
+        took_ms = took_ns // NS_PER_MS
+        self._warn(lines, {"arguments_bytes_max": len(arguments), "result_bytes_max": result_bytes, setting: took_ms})
 
-def _warn(lines: LogLines, limits: Limits, used: Mapping[str, int]) -> None:
-    for setting, actual in used.items():
-        limit: int = getattr(limits, setting)
-        if limit * 4 <= actual * 5 and 0 < actual <= limit:
-            text, unit, advice = WARNINGS[setting]
-            told = [f"{text} (actual: {actual}{unit}, limit: {limit}{unit}).", advice, f"The setting is `{setting}`."]
-            lines.add("WARN", " ".join(filter(None, told)))
+    def _warn(self, lines: LogLines, used: Mapping[str, int]) -> None:
+        near_from = self._near_from
+        for setting, actual in used.items():
+            if actual >= near_from[setting]:
+                self._warn_of(lines, setting, actual)
+
+    def _warn_of(self, lines: LogLines, setting: str, actual: int) -> None:
+        limit: int = getattr(self._limits, setting)
+        if actual > limit:
+            return
+        text, unit, advice = WARNINGS[setting]
+        told = [f"{text} (actual: {actual}{unit}, limit: {limit}{unit}).", advice, f"The setting is `{setting}`."]
+        lines.add("WARN", " ".join(filter(None, told)))

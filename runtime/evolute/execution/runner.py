@@ -19,7 +19,7 @@ from evolute.execution.context import Attempt
 from evolute.execution.function_log import LogLines, captured
 from evolute.execution.invocation import Invocation
 from evolute.execution.journal import Journal
-from evolute.execution.limit_warnings import warn_of_transaction
+from evolute.execution.limit_warnings import LimitWarnings
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import (
     COMPLETION_FAILED,
@@ -52,6 +52,7 @@ class Runner:
     ) -> None:
         self._registry = registry
         self._limits = limits
+        self._warnings = LimitWarnings(limits)
         self._clock = clock or CallClock(limits)
         self._guard = guard
         self.broken = False
@@ -169,7 +170,7 @@ class Runner:
         finally:
             changed = self._guard.restore() if self._guard is not None else []
             clock.stop()
-            warn_of_transaction(lines, attempt, value, clock.user_ns, setting)
+            self._warnings.of_transaction(lines, attempt, value, clock.user_ns, setting)
             if changed:
                 self.broken = True
                 raise builtins_changed(attempt.call.path, changed)

@@ -75,6 +75,11 @@ def bigint() -> Int64Number:
     return Int64Number()
 
 
+def commit_ts() -> Int64Number:
+    """An Int64 that a mutation may leave to its commit, by storing COMMIT_TS."""
+    return Int64Number()
+
+
 def string() -> String:
     """A str."""
     return String()

@@ -21,7 +21,7 @@ import orjson
 from evolute.errors import InvalidId, ValidationFailed
 from evolute.values.display import display
 from evolute.values.document_id import decode_id
-from evolute.values.value import UNDEFINED, WHOLE_MAX, Int64, Value
+from evolute.values.value import UNDEFINED, WHOLE_MAX, CommitTs, Int64, Value
 from evolute.values.wire_codec import encode
 
 
@@ -147,6 +147,11 @@ class Boolean(_OfType):
 @dataclass(frozen=True, slots=True, repr=False)
 class Int64Number(_OfType):
     python_type, json_type, method = Int64, "bigint", "int64"
+
+    def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
+        if isinstance(value, Int64) or (isinstance(value, CommitTs) and not receiving):
+            return value  # the commit makes it one
+        raise self._no_match(value)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

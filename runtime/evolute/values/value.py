@@ -128,7 +128,10 @@ class Unset(_Sentinel):
 
 
 class CommitTs(_Sentinel):
-    """Stands in a stored field for the timestamp of the commit that will write it, an Int64."""
+    """Stands in a stored field for the timestamp of the commit that will write it, an Int64 in nanoseconds.
+
+    Until then it reads as itself. It can be in no index, and be given to nobody.
+    """
 
     __slots__ = ()
     name = "COMMIT_TS"
@@ -182,7 +185,7 @@ _INSTEAD: Final = {
     "coroutine": "it was not awaited",
     "Undefined": "leave the field out",
     "Unset": "it has a meaning only as a field given to patch",
-    "CommitTs": "it has a meaning only as a field that is stored",
+    "CommitTs": "it has a meaning only in a field that is stored and that no index covers, until the commit is made",
     "Query": "end it with .collect(), .take(n), .first() or .unique()",
     "ContextQuery": "end it with .collect(), .take(n), .first() or .unique()",
     "PaginationOptions": 'annotate the parameter with it, or send {"numItems": 10, "cursor": None}',
