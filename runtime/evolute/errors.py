@@ -72,7 +72,7 @@ class Overtaken(Retry):
 
 
 class Contended(Retry):
-    """The data of this call changed in each of its runs, and run alone it did not end within serial_ms_max."""
+    """The data of this call changed in each of its runs, and run alone it did not end in time."""
 
     code = "OptimisticConcurrencyControlFailure"
 

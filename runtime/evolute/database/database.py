@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evolute.clock import Clock
+from evolute.database.catalog import definition_from
 from evolute.database.check import check
 from evolute.database.committer import Committer, CommitterStatistics
 from evolute.database.snapshot import Snapshot
@@ -25,7 +26,7 @@ from evolute.database.write_log import LogReader, LogStatistics, new_write_log
 from evolute.errors import StoreCorrupt
 from evolute.limits import Limits
 from evolute.storage.engine import Engine, EngineStatistics, Reader
-from evolute.storage.keyspace import LAST_TS, decode_number, encode_number
+from evolute.storage.keyspace import CATALOG_RANGE, LAST_TS, decode_number, encode_number, parse
 from evolute.storage.lmdb_engine import LmdbEngine
 
 
@@ -87,6 +88,17 @@ class Database:
         Close it soon. `unbounded` is for walks (see `Engine.reader`). Raises Overloaded when `readers_max` are open.
         """
         return Snapshot(self._engine.reader(unbounded=unbounded))
+
+    def table_of(self, key: bytes) -> str | None:
+        """The name of the table to which the key of a document or of an index entry belongs, if there is one."""
+        parsed = parse(key)
+        with self.snapshot() as snapshot:
+            for _, data in snapshot.scan(*CATALOG_RANGE):
+                table = definition_from(data)
+                numbers = {table.number} if parsed.family == "document" else {index.id for index in table.maintained}
+                if parsed.family in ("document", "index") and parsed.number in numbers:
+                    return table.name
+        return None
 
     def check_readers(self) -> int:
         """Frees the snapshots of processes that are gone, and says how many; call it after the death of a worker.

@@ -60,6 +60,7 @@ class Attempts:
         run does not end within `serial_ms_max`.
         """
         turn: Turn | None = None
+        lost_at = b""
         try:
             for _ in range(self._limits.attempts_before_serial):
                 run = await attempt(False)
@@ -69,6 +70,7 @@ class Attempts:
                     continue  # It began before the oldest commit that the log remembers: too slow once, not wrong.
                 except Conflict as conflict:
                     self.conflicts += 1
+                    lost_at = conflict.key
                     if turn is not None:
                         turn.leave()
                     turn = await self._lines.take_turn(conflict.key)
@@ -83,8 +85,17 @@ class Attempts:
                 async with asyncio.timeout(self._limits.serial_ms_max / 1000):
                     run = await attempt(True)
             except TimeoutError:
-                raise Contended from None
+                raise Contended(self._contended_text(lost_at)) from None
             return run.value, await self._commit(run, on_commit, serial=True)
+
+    def _contended_text(self, key: bytes) -> str:
+        name = self._database.table_of(key)
+        table = "some table" if name is None else f'the "{name}" table'
+        return (
+            f"Documents read from or written to {table} changed while this mutation was being run and on every "
+            f"subsequent retry. Run alone, with all others waiting, it did not end within {self._limits.serial_ms_max} "
+            f"ms; the setting is serial_ms_max."
+        )
 
     async def _commit(self, run: Attempted[T], on_commit: OnCommit | None, *, serial: bool) -> int:
         if not run.write_set:
