@@ -83,11 +83,14 @@ def dev(functions: Path, data: Path, host: str, port: int, workers: int, action_
 
 @commands.command()
 @server_options
-@click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
-def serve(functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int, redact: bool) -> None:
+@click.option("--full-errors", is_flag=True, help="Send clients error texts and log lines, as dev does.")
+def serve(
+    functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int, full_errors: bool
+) -> None:
     """Serve a functions folder in production: no watching, one reading of the folder."""
     from evolute.cli.serve import serve_forever
 
+    redact = not full_errors
     serve_forever(_config(functions, data, host, port, workers, action_workers, development=False, redact=redact))
 
 
