@@ -254,7 +254,7 @@ def test_serve_tells_clients_no_more_of_an_error_than_its_data(tmp_path: Path) -
     answer, reply = told("--full-errors")
     assert "ValueError: boom" in answer["result"]
     assert answer["logLines"] == ["[LOG] about to fail"]
-    assert "faults.py:" in reply["errorMessage"]
+    assert "functions/faults.py" in reply["errorMessage"]
 
 
 def test_dev_serves_what_it_served_last_if_the_folder_is_broken(tmp_path: Path) -> None:
