@@ -24,7 +24,7 @@ import pytest
 
 from evolute.database.read_set import ReadSet
 from evolute.errors import NoAuthProvider
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
 from evolute.protocol.messages import AdminToken, NoToken, Token
