@@ -67,6 +67,12 @@ class Overloaded(Retry):
     code = "Overloaded"
 
 
+class TooManyWrites(Overloaded):
+    """More is written than `write_bytes_per_s_max` allows. The code is the one for which clients wait longer."""
+
+    code = "TooManyWritesInTimePeriod"
+
+
 class Overtaken(Retry):
     """A batch was sent behind a request that runs long, and may still be run there. Its calls are run one by one."""
 

@@ -146,6 +146,7 @@ class Limits:
     commit_queue_bytes_max: int = 256 * MIB
     commit_batch_length_max: int = 512
     commit_batch_bytes_max: int = 32 * MIB
+    write_bytes_per_s_max: int = 256 * MIB
     log_retention_ms: int = 30_000
     log_keys_max: int = 2_000_000
     log_run_keys_max: int = 8192

@@ -18,6 +18,12 @@ from typing import Self
 START_S_MAX = 30.0
 
 
+def _users_environment() -> dict[str, str]:
+    """That of this process; but a user's Python keeps what it has compiled, and so a start does not begin with that."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
 class ServerProcess:
     """`evolute dev` on a free port, started in `folder`. `output` grows while it runs; `url` is where it serves."""
 
@@ -48,7 +54,7 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**_users_environment(), **(environment or {})},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

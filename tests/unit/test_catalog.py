@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from evolute.database.catalog import (
@@ -18,6 +20,7 @@ from evolute.storage.keyspace import index_prefix
 from evolute.values.field_path import value_at
 from evolute.values.key_codec import encode_key
 from evolute.values.value import UNDEFINED, Value
+from evolute.values.wire_codec import encode
 
 MESSAGES = table_definition(
     10_001, "messages", [IndexEntry(1, BY_CREATION_TIME, ()), IndexEntry(2, "by_author", ("author.name", "rank"))]
@@ -40,6 +43,25 @@ def test_a_definition_survives_its_bytes_and_is_parsed_once() -> None:
     assert name_from(name_to_bytes("messages")) == "messages"
 
 
+INDEX: dict[str, Value] = {
+    "fields": [],
+    "id": 1,
+    "name": BY_CREATION_TIME,
+    "sparse": False,
+    "staged": False,
+    "state": "enabled",
+}
+
+
+def definition_of(index: Mapping[str, Value]) -> bytes:
+    """A table with this one index, as the catalog would hold it."""
+    return encode({"indexes": [dict(index)], "name": "m", "number": 1})
+
+
+def test_the_definition_that_the_corrupt_ones_differ_from_is_sound() -> None:
+    assert definition_from(definition_of(INDEX)) == table_definition(1, "m", [IndexEntry(1, BY_CREATION_TIME, ())])
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -48,11 +70,11 @@ def test_a_definition_survives_its_bytes_and_is_parsed_once() -> None:
         b"[]",
         b"{}",
         b'{"indexes":[],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[1],"id":1,"name":"by_creation_time","staged":false,"state":"enabled"}],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[],"name":"by_creation_time","staged":false,"state":"enabled"}],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[],"id":1,"name":"by_creation_time","staged":false,"state":"new"}],"name":"m","number":1}',
-        b'{"indexes":[{"fields":[],"id":1,"name":"by_creation_time","staged":false,"state":"backfilling"}],'
-        b'"name":"m","number":1}',
+        definition_of({**INDEX, "fields": [1]}),
+        definition_of({name: INDEX[name] for name in INDEX if name != "id"}),
+        definition_of({**INDEX, "state": "new"}),
+        definition_of({**INDEX, "state": "backfilling"}),
+        definition_of({**INDEX, "sparse": 1}),
     ],
 )
 def test_what_is_no_definition_is_said_to_be_corrupt(data: bytes) -> None:
@@ -68,6 +90,18 @@ def test_a_document_has_one_entry_in_each_index() -> None:
         index_prefix(1, encode_key([5.5])) + INTERNAL_ID,
         index_prefix(2, encode_key(["Ada", UNDEFINED, 5.5])) + INTERNAL_ID,
     ]
+
+
+def test_a_sparse_index_has_only_the_documents_with_all_of_its_fields() -> None:
+    by_due = IndexEntry(2, "by_due", ("pool", "due"), sparse=True)
+    jobs = table_definition(513, "jobs", [IndexEntry(1, BY_CREATION_TIME, ()), by_due])
+    assert definition_from(jobs.to_bytes()) == jobs
+    done: dict[str, Value] = {"_id": "x", "_creationTime": 5.5, "due": 1.0}
+    waiting: dict[str, Value] = {**done, "pool": "default"}
+    assert by_due.has(waiting)
+    assert not by_due.has(done)
+    assert [key[:5] for key in jobs.entry_keys(done, INTERNAL_ID)] == [index_prefix(1)]
+    assert [key[:5] for key in jobs.entry_keys(waiting, INTERNAL_ID)] == [index_prefix(1), index_prefix(2)]
 
 
 def test_an_index_that_is_being_built_has_entries_and_is_not_among_those_of_queries() -> None:

@@ -28,7 +28,7 @@ from evolute.storage.keyspace import (
 )
 from evolute.values.document_id import encode_id
 from evolute.values.key_codec import encode_key
-from evolute.values.value import Value
+from evolute.values.value import UNDEFINED, Value
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode, int64_json
 from tests.contracts.model_engine import ModelEngine
 
@@ -178,6 +178,23 @@ def test_a_changed_document_breaks_its_old_entry_and_lacks_its_new_one() -> None
     assert faults({DOCUMENT: encode(user(ADA, "Eve"))}) == [
         f"the document {ADA.hex()} of table 10001 ('users') has no entry in index by_name.",
         f"the entry of {ADA.hex()} in index 2 (by_name of 'users') is not what its document's fields ask for.",
+    ]
+
+
+def test_a_sparse_index_has_no_entry_of_a_document_without_its_fields() -> None:
+    by_rank = IndexEntry(3, "by_rank", ("rank",), sparse=True)
+    users = table_definition(10_001, "users", [*USERS.maintained, by_rank])
+    ranked: dict[str, Value] = {**user(ADA, "Ada"), "rank": 1.0}
+    sound: dict[bytes, bytes | None] = {table_key("users"): users.to_bytes(), DOCUMENT: encode(ranked)}
+    entry = by_rank.key_of(ranked, ADA)
+    needless = index_prefix(3, encode_key([UNDEFINED, 1.5])) + BOB
+    sound |= {table_key("_empty"): None, table_number_key(600): None, entry: ADA}  # the id 3 was that of its index
+    assert faults(sound) == []
+    assert faults({**sound, entry: None}) == [
+        f"the document {ADA.hex()} of table 10001 ('users') has no entry in index by_rank."
+    ]
+    assert faults({**sound, needless: BOB}) == [
+        f"the entry of {BOB.hex()} in index 3 (by_rank of 'users') is not what its document's fields ask for."
     ]
 
 

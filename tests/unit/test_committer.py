@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evolute.clock import ManualClock
+from evolute.clock import NS_PER_MS, ManualClock
 from evolute.database.committer import Committer
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions, Token
@@ -27,6 +27,7 @@ from evolute.errors import (
     StorageFailed,
     StorageFull,
     StoreCorrupt,
+    TooManyWrites,
 )
 from evolute.limits import Limits
 from evolute.storage.keyspace import LAST_TS, decode_number
@@ -329,6 +330,34 @@ def test_the_queue_is_bounded(tmp_path: Path, name: str) -> None:
             assert isinstance(refused, Overloaded)
             assert name in str(refused)
             await db.put(b"much too long")  # but alone it may pass
+
+    asyncio.run(main())
+
+
+def test_a_second_takes_so_many_bytes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, Limits(map_bytes_max=64 * MIB, write_bytes_per_s_max=8)) as db:
+            assert await all_of(*(db.put(key) for key in (b"a", b"b", b"c"))) == [1000, 1001, 1002]
+            with pytest.raises(TooManyWrites, match=r"no more than 8 bytes .*`write_bytes_per_s_max`"):
+                await db.put(b"more")
+            db.clock.set_ns(db.clock.now_ns() + 750 * NS_PER_MS)
+            await db.put(b"more")
+            with pytest.raises(TooManyWrites):
+                await db.put(b"d")
+            assert db.committer.statistics().queue_length == 0
+
+    asyncio.run(main())
+
+
+def test_a_commit_larger_than_a_second_takes_passes_after_a_second_without_any(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, Limits(map_bytes_max=64 * MIB, write_bytes_per_s_max=8)) as db:
+            await db.put(b"longer than eight")
+            db.clock.set_ns(db.clock.now_ns() + 1000 * NS_PER_MS)
+            with pytest.raises(TooManyWrites):
+                await db.put(b"a")
+            db.clock.set_ns(db.clock.now_ns() + 3000 * NS_PER_MS)
+            await db.put(b"a")
 
     asyncio.run(main())
 

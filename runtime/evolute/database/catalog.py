@@ -8,6 +8,9 @@ order total; it is not among the `fields`. `by_creation_time` has no other field
 
 Entries of the documents that were there before a new index are put in by its backfill; queries use enabled indexes
 only. A staged index stays backfilled until the schema declares it without that.
+
+A sparse index, which only the runtime's own tables have, holds those documents alone that have every field of it: the
+index of what is due costs nothing for what has been done.
 """
 
 from __future__ import annotations
@@ -43,21 +46,29 @@ class IndexEntry:
     fields: tuple[str, ...]
     state: IndexState = "enabled"
     staged: bool = False
+    sparse: bool = False
     key_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The fields of the key: those declared, then `_creationTime`."""
     paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
     _own_paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
     """Those of the declared fields."""
+    _absent_without: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The top-level fields without which a document has no entry."""
     _prefix: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key_fields", (*self.fields, CREATION_TIME))
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in self.key_fields))
         object.__setattr__(self, "_own_paths", self.paths[:-1])
+        object.__setattr__(self, "_absent_without", frozenset(self.fields if self.sparse else ()))
         object.__setattr__(self, "_prefix", index_prefix(self.id))
 
+    def has(self, document: Mapping[str, Value]) -> bool:
+        """Whether such a document has an entry."""
+        return self._absent_without <= document.keys()
+
     def key_of(self, document: Mapping[str, Value], internal_id: bytes) -> bytes:
-        """The key of this document's entry. `document` has its system fields."""
+        """The key of this document's entry. `document` has its system fields, and those of a sparse index."""
         return self._key(document, encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id)
 
     def _key(self, document: Mapping[str, Value], end: bytes) -> bytes:
@@ -95,13 +106,15 @@ class TableDefinition:
     indexes: Mapping[str, IndexEntry]
     building: tuple[IndexEntry, ...] = ()
     maintained: tuple[IndexEntry, ...] = field(init=False, repr=False, compare=False)
-    """All of them: a document has an entry in each."""
+    """All of them: a document has an entry in each, unless it is sparse."""
     _indexed: frozenset[str] = field(init=False, repr=False, compare=False)
     """The top-level fields that some index looks into."""
+    _has_sparse: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maintained", (*self.indexes.values(), *self.building))
         object.__setattr__(self, "_indexed", frozenset(path[0] for i in self.maintained for path in i.paths))
+        object.__setattr__(self, "_has_sparse", any(index.sparse for index in self.maintained))
 
     def have_same_keys(self, old: Mapping[str, Value], new: Mapping[str, object]) -> bool:
         """Whether it is plain to see, because both hold the same objects, that their index entries are the same."""
@@ -110,14 +123,17 @@ class TableDefinition:
     def entry_keys(
         self, document: Mapping[str, Value], internal_id: bytes, key_bytes_max: int | None = None
     ) -> list[bytes]:
-        """The key of every index entry that this document has, one for each index.
+        """The keys of all index entries that this document has, in the order of the indexes.
 
         Raises LimitReached for one longer than `key_bytes_max`, which is for documents that are not stored yet.
         """
         end = encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id
-        keys = [index._key(document, end) for index in self.maintained]
+        indexes = self.maintained
+        if self._has_sparse:
+            indexes = tuple([index for index in indexes if index._absent_without <= document.keys()])
+        keys = [index._key(document, end) for index in indexes]
         if key_bytes_max is not None and max(map(len, keys), default=0) > key_bytes_max:
-            index, key = max(zip(self.maintained, keys, strict=True), key=lambda pair: len(pair[1]))
+            index, key = max(zip(indexes, keys, strict=True), key=lambda pair: len(pair[1]))
             raise LimitReached(
                 f'The document\'s entry in index "{index.name}" of table "{self.name}" has a key of {len(key)} bytes; '
                 f"it may have {key_bytes_max} (`key_bytes_max`). Index a shorter field, such as a hash of this one."
@@ -132,6 +148,7 @@ class TableDefinition:
                 "fields": list(index.fields),
                 "state": index.state,
                 "staged": index.staged,
+                "sparse": index.sparse,
             }
             for index in self.maintained
         ]
@@ -159,10 +176,17 @@ def definition_from(data: bytes) -> TableDefinition:
 
 def _index_from(row: Value) -> IndexEntry:
     match row:
-        case {"id": int(number), "name": str(name), "fields": list(fields), "state": state, "staged": bool(staged)}:
+        case {
+            "id": int(number),
+            "name": str(name),
+            "fields": list(fields),
+            "state": state,
+            "staged": bool(staged),
+            "sparse": bool(sparse),
+        }:
             names = tuple(item for item in fields if isinstance(item, str))
             if len(names) == len(fields) and state in _STATES:
-                return IndexEntry(number, name, names, cast(IndexState, state), staged)
+                return IndexEntry(number, name, names, cast(IndexState, state), staged, sparse)
     raise StoreCorrupt(f"a catalog entry holds something that is not an index: {row!r}")
 
 

@@ -212,6 +212,8 @@ class _Check:
         if type(document.get(CREATION_TIME)) not in (int, float):
             yield f"{parsed} has no {CREATION_TIME}."
         for index in table.maintained:
+            if not index.has(document):
+                continue
             entry = self._reader.get(index.key_of(document, parsed.internal_id))
             if entry is None and index.state != "backfilling":
                 yield f"{parsed} ({table.name!r}) has no entry in index {index.name}."
@@ -233,7 +235,7 @@ class _Check:
         document = _document_from(data)
         if document is None or COMMIT_TS_PLACEHOLDER in data:
             return  # a fault of the document, which says so itself
-        if index.key_of(document, parsed.internal_id) != key:
+        if not index.has(document) or index.key_of(document, parsed.internal_id) != key:
             yield f"{where} is not what its document's fields ask for."
 
 

@@ -48,6 +48,7 @@ from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.write_log import LogReader, LogWriter
+from evolute.database.write_rate import WriteRate
 from evolute.database.write_set import WriteSet
 from evolute.errors import Conflict, FateUnknown, OutOfRetention, Overloaded, ShuttingDown, StorageFailed, StorageFull
 from evolute.limits import Limits
@@ -111,6 +112,7 @@ class Committer:
         self._is_closing = False
         self._fate_unknown: FateUnknown | None = None
 
+        self._write_rate = WriteRate(limits.write_bytes_per_s_max, clock.now_ns())
         self._queue_length = self._queue_bytes = 0
         self._commits = self._conflicts = self._batches = self._failed_batches = 0
 
@@ -137,8 +139,9 @@ class Committer:
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
         when that is published. What of a `fill` is still true is written with the rest.
 
-        Raises Conflict; OutOfRetention; Overloaded, ShuttingDown (nothing happened); StorageFull, StorageFailed (it
-        was certainly not written); FateUnknown. If the caller is cancelled the transaction may still be committed.
+        Raises Conflict; OutOfRetention; Overloaded, TooManyWrites, ShuttingDown (nothing happened); StorageFull,
+        StorageFailed (it was certainly not written); FateUnknown. If the caller is cancelled the transaction may still
+        be committed.
         """
         self._require_running()
         assert len(read_set) <= self._limits.read_set_intervals_max
@@ -211,6 +214,7 @@ class Committer:
                 f"Commits of {self._queue_bytes} bytes are under way; {arrival.bytes} more would be more than "
                 f"commit_queue_bytes_max={limits.commit_queue_bytes_max}."
             )
+        self._write_rate.take(arrival.bytes, self._clock.now_ns())
 
     def _release_held(self) -> None:
         while self._held:

@@ -104,7 +104,7 @@ class Tables:
     def new_index(self, index: IndexDefinition, state: IndexState) -> IndexEntry:
         """An index with an id of its own, for a definition to be `put`."""
         number = self._next(NEXT_INDEX_ID, FIRST_INDEX_ID)
-        return IndexEntry(number, index.name, index.fields, state, index.staged)
+        return IndexEntry(number, index.name, index.fields, state, index.staged, index.sparse)
 
     def forget(self) -> None:
         """Catalog writes were rolled back."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 INTERNAL_ID_BYTES = 16
 SESSION_HASH_BYTES = 16

@@ -58,9 +58,9 @@ TABLES: Final = (
         SCHEDULED,
         SCHEDULED_NUMBER,
         (
-            IndexDefinition(BY_DUE, ("_pool", "name", "_due")),
-            IndexDefinition(BY_COMPLETED, ("completedTime",)),
-            IndexDefinition(BY_MARK, ("_mark",)),
+            IndexDefinition(BY_DUE, ("_pool", "name", "_due"), sparse=True),
+            IndexDefinition(BY_COMPLETED, ("completedTime",), sparse=True),
+            IndexDefinition(BY_MARK, ("_mark",), sparse=True),
         ),
     ),
     SystemTable(SCHEDULED_ARGUMENTS, SCHEDULED_ARGUMENTS_NUMBER),

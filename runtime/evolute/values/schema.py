@@ -53,12 +53,14 @@ class TableWire(TypedDict):
 class IndexDefinition(NamedTuple):
     """An index: documents in the order of these fields, then of `_creationTime`. A dotted path names a nested field.
 
-    A `staged` one is built and kept up to date, and cannot be queried yet.
+    A `staged` one is built and kept up to date, and cannot be queried yet. A `sparse` one, which a table of the
+    runtime's may have, holds only the documents that have all of its fields.
     """
 
     name: str
     fields: tuple[str, ...]
     staged: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
