@@ -37,6 +37,7 @@ class ServerProcess:
         workers: int = 2,
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        static: Path | None = None,
     ) -> None:
         self.functions = functions
         self.data = data
@@ -45,6 +46,7 @@ class ServerProcess:
         self._seen = threading.Condition()
         self._has_ended = False
         arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
+        arguments += [] if static is None else ["--static", str(static)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evolute", command, *arguments],
             stdin=subprocess.DEVNULL,
