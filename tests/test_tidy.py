@@ -58,6 +58,7 @@ PURE = (
     RUNTIME / "database" / "conflict.py",
     RUNTIME / "database" / "interval_map.py",
     CLIENT / "state_machine.py",
+    CLIENT / "authentication.py",
 )
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 
