@@ -53,7 +53,7 @@ class Site:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text)
         self.server = ServerProcess(
-            folder / "functions", folder / "data", command="serve", workers=1, static=self.folder
+            folder / "functions", folder / "data", command="serve", workers=1, options=["--static", str(self.folder)]
         )
 
     def ask(self, target: str, method: str = "GET", **headers: str) -> Reply:
@@ -272,7 +272,9 @@ def test_the_folder_may_be_replaced_while_it_is_served(tmp_path: Path) -> None:
     current = tmp_path / "current"
     current.symlink_to("1")
     (tmp_path / "functions").mkdir()
-    with ServerProcess(tmp_path / "functions", tmp_path / "data", workers=1, static=current) as server:
+    with ServerProcess(
+        tmp_path / "functions", tmp_path / "data", workers=1, options=["--static", str(current)]
+    ) as server:
         server.wait_for(rf"page +{current}/")
         for number in "12":
             current.unlink()
@@ -290,8 +292,8 @@ def test_the_api_is_where_it_was(site: Site) -> None:
         reply = site.ask(path)
         assert reply.status in (400, 404)
         assert INDEX not in reply.text
-    assert site.ask("/api/query").status == 405
-    assert site.ask("/api/query").headers["allow"] == "POST"
+    assert site.ask("/api/mutation").status == 405
+    assert site.ask("/api/mutation").headers["allow"] == "POST"
     assert site.ask("/api/query", "POST", Content_Length="0").status == 400
 
 
@@ -309,7 +311,11 @@ def test_a_page_that_cannot_be_served_ends_the_start_with_one_line(tmp_path: Pat
         (".", "data", r"functions is inside .*, which everybody may read"),
     ]:
         server = ServerProcess(
-            tmp_path / "functions", tmp_path / data, command="serve", workers=1, static=tmp_path / static
+            tmp_path / "functions",
+            tmp_path / data,
+            command="serve",
+            workers=1,
+            options=["--static", str(tmp_path / static)],
         )
         try:
             assert server.wait() == 1

@@ -86,7 +86,7 @@ def dev(
 
 @commands.command()
 @server_options
-@click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
+@click.option("--full-errors", is_flag=True, help="Send clients error texts and log lines, as dev does.")
 def serve(
     functions: Path,
     data: Path,
@@ -95,11 +95,12 @@ def serve(
     workers: int,
     action_workers: int,
     static: Path | None,
-    redact: bool,
+    full_errors: bool,
 ) -> None:
     """Serve a functions folder in production: no watching, one reading of the folder."""
     from evolute.cli.serve import serve_forever
 
+    redact = not full_errors
     serve_forever(
         _config(functions, data, host, port, workers, action_workers, static, development=False, redact=redact)
     )
