@@ -175,6 +175,8 @@ class Limits:
     close_ms_max: int = 5_000
     socket_silence_ms_max: int = 120_000
     http_body_bytes_max: int = 16 * MIB + 2000
+    http_batch_queries_max: int = 1000
+    echo_bytes_max: int = 64 * MIB
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
 
@@ -189,6 +191,8 @@ class Limits:
     error_bytes_max: int = 64 * KIB
     function_log_entries_max: int = 10_000
     function_log_bytes_max: int = 32 * MIB
+    function_log_page_entries_max: int = 1000
+    function_log_wait_ms: int = 50_000
 
     # The admin API
     admin_page_rows_max: int = 200

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,7 @@ class ServerProcess:
         command: str = "dev",
         port: int = 0,
         workers: int = 2,
+        options: Sequence[str] = (),
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -45,6 +46,7 @@ class ServerProcess:
         self._seen = threading.Condition()
         self._has_ended = False
         arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
+        arguments += options
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evolute", command, *arguments],
             stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ from evolute.clock import NS_PER_S
 from evolute.execution.call_durations import BUCKETS_MS
 from evolute.registry.registry import RegistryReport
 from evolute.server.auth import Authenticator
-from evolute.server.http_api import identity_of, require_admin
+from evolute.server.http_request import identity_of, require_admin
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
