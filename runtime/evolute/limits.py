@@ -44,6 +44,7 @@ MAY_BE_ZERO = frozenset(
         "query_cache_age_ms_max",
         "opening_burst_ms",
         "log_lines_max",
+        "token_refresh_leeway_ms",
     }
 )
 # With less, the runtime itself could not work. What is in neither table is at least 1.
@@ -180,6 +181,11 @@ class Limits:
     echo_bytes_max: int = 64 * MIB
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
+
+    # Tokens, in our clients
+    token_refresh_leeway_ms: int = 10_000
+    token_refresh_ms_max: int = 20 * 24 * 3600 * 1000
+    fresh_tokens_max: int = 3
 
     # Logs and errors
     log_lines_max: int = 256

@@ -1,6 +1,7 @@
 """The ASGI application over a Backend, and the server that listens for it.
 
 Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, plain pages
+                                     └───► static files, or the front page
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from evolute.server.http_api import HttpApi
 from evolute.server.http_error import HttpError, response_to_error
 from evolute.server.metrics import Metrics
 from evolute.server.plain_pages import plain_pages
+from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.sync.connection import Host
 from evolute.sync.transition import Disclosure
@@ -84,10 +86,14 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         *plain_pages(VERSION, authenticator, limits),
         *AdminApi(backend, authenticator).routes(),
         Route("/metrics", Metrics(backend, authenticator).page),
-        Route("/", root),
     ]
+    static_folder = backend.config.static_folder
+    if static_folder is None:
+        routes.append(Route("/", root))
     middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    if static_folder is not None:
+        app.router.default = StaticFiles(static_folder, otherwise=app.router.not_found)
     app.state.sync = sync
     return app
 
@@ -130,7 +136,9 @@ async def _no_such_endpoint(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and request.url.path.startswith("/api/"):
         return HttpError(400, "UnknownEndpoint", f"There is no endpoint {request.method} {request.url.path}.").response
     code = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-    return HttpError(error.status_code, code, f"{error.detail}: {request.method} {request.url.path}").response
+    response = HttpError(error.status_code, code, f"{error.detail}: {request.method} {request.url.path}").response
+    response.headers.update(error.headers or {})
+    return response
 
 
 class Slashes:
