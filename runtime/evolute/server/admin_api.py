@@ -68,7 +68,7 @@ class AdminApi:
         self, name: str, operation: Callable[[Fields], Awaitable[Answer]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            require_admin(identity_of(request, self._authenticator))
+            require_admin(await identity_of(request, self._authenticator))
             return json_response(await operation(Fields(name, json_object(await read_body(request, self._limits)))))
 
         return endpoint

@@ -125,7 +125,7 @@ class HttpApi:
         return json_response({"ts": encode_ts(self._published_ts())})
 
     async def _call(self, request: Request, kind: Kind | None) -> Response:
-        identity = identity_of(request, self._authenticator)
+        identity = await identity_of(request, self._authenticator)
         if kind is None:
             require_admin(identity)
         wanted = _decode_body(await read_body(request, self._limits), self._limits)
@@ -168,11 +168,11 @@ class HttpApi:
         return json_response(tree)
 
 
-def identity_of(request: Request, authenticator: Authenticator) -> Identity:
-    """Who asks. Raises Unauthorized."""
+async def identity_of(request: Request, authenticator: Authenticator) -> Identity:
+    """Who asks. Raises Unauthorized, and IssuerUnavailable if that cannot be known."""
     header = request.headers.get("authorization")
     key = request.query_params.get("adminKey")
-    return authenticator.identity_of_header(f"Convex {key}" if header is None and key else header)
+    return await authenticator.wait_identity(f"Convex {key}" if header is None and key else header)
 
 
 def require_admin(identity: Identity) -> None:

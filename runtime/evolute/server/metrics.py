@@ -65,7 +65,7 @@ class Metrics:
         self._authenticator = authenticator
 
     async def page(self, request: Request) -> Response:
-        require_admin(identity_of(request, self._authenticator))
+        require_admin(await identity_of(request, self._authenticator))
         await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "prometheus_client")
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
