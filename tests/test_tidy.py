@@ -58,6 +58,7 @@ PURE = (
     RUNTIME / "database" / "conflict.py",
     RUNTIME / "database" / "interval_map.py",
     CLIENT / "state_machine.py",
+    CLIENT / "authentication.py",
 )
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 
@@ -219,7 +220,7 @@ def test_only_the_engine_knows_lmdb() -> None:
 
 def test_only_the_codec_spells_the_protocol() -> None:
     """Field names of the sync protocol stand in one file; a few of them are also fields of the HTTP API and of rows."""
-    elsewhere = {"logLines", "errorMessage", "errorData", "componentPath"}
+    elsewhere = {"logLines", "errorMessage", "errorData", "componentPath", "requestId"}
     codec = RUNTIME / "protocol" / "codec.py"
     spelled = {text for text in strings(codec) if re.fullmatch("[a-z]+([A-Z][a-z]*)+", text)} - elsewhere
     assert len(spelled) > 15

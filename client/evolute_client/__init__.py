@@ -11,12 +11,15 @@
 from evolute.errors import ConvexError
 from evolute.values.value import Int64
 from evolute_client.async_client import Client
+from evolute_client.authentication import AuthState
 from evolute_client.errors import ClientClosed, ConnectionLost, FunctionError, RequestRefused
 from evolute_client.http_client import HttpClient
 from evolute_client.subscription import Subscription
 from evolute_client.sync_client import SyncClient, SyncSubscription
+from evolute_client.token_keeper import TokenFetcher
 
 __all__ = [
+    "AuthState",
     "Client",
     "ClientClosed",
     "ConnectionLost",
@@ -28,4 +31,5 @@ __all__ = [
     "Subscription",
     "SyncClient",
     "SyncSubscription",
+    "TokenFetcher",
 ]

@@ -1,10 +1,11 @@
-"""The asyncio client: a state machine, and the task that keeps it connected.
+"""The asyncio client: calls go into a state machine, and what comes of them to those who wait.
 
-    caller ──► StateMachine ──take_outgoing──► _write ──► socket
-    caller ◄── feeds, futures ◄──Update── StateMachine ◄── _read ◄── socket
+    caller ──► StateMachine ◄──► Connection ◄──► socket
+    caller ◄── feeds, futures ◄──Update── StateMachine
+    token fetcher ◄──► TokenKeeper ◄──► StateMachine
 
-All of it runs on one event loop; an Update is handed to all who wait for it in one turn. When the connection goes, the
-task makes a new one and tells the server again what is wanted; callers just wait longer.
+All of it runs on one event loop; an Update is handed to all who wait for it in one turn. When the connection goes, a
+new one is made and the server told again what is wanted; callers just wait longer.
 """
 
 from __future__ import annotations
@@ -13,24 +14,23 @@ import asyncio
 import contextlib
 import functools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from evolute.errors import LimitReached, MalformedMessage
+from evolute.errors import LimitReached
 from evolute.limits import Limits
-from evolute.protocol import codec
-from evolute.protocol.messages import AdminToken, Failure, Success
+from evolute.protocol.messages import Failure, Success
 from evolute.values import wire_codec
-from evolute_client.backoff import Backoff
-from evolute_client.errors import ClientClosed, ConnectionLost, RequestRefused
-from evolute_client.remote_results import ProtocolBroken
+from evolute_client.authentication import AuthChange, AuthState, admin_token
+from evolute_client.connection import Connection, Sleep
+from evolute_client.errors import ClientClosed, ConnectionLost
 from evolute_client.requests import Lost
 from evolute_client.state_machine import StateMachine, Update
 from evolute_client.subscription import LOGGER, Feed, Subscription, log, opened
-from evolute_client.transport import Transport, sync_url
+from evolute_client.token_keeper import TokenFetcher, TokenKeeper
+from evolute_client.transport import sync_url
 
-HEARTBEATS_MISSED_MAX = 2
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -43,19 +43,36 @@ class Client:
     Cancelling a call stops the waiting, not the function.
     """
 
-    def __init__(self, address: str, *, admin_key: str | None = None, limits: Limits | None = None) -> None:
-        """Raises ValueError if `address` is none. Connects on entering the `async with` block."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | TokenFetcher | None = None,
+        admin_key: str | None = None,
+        acting_as: Mapping[str, object] | None = None,
+        limits: Limits | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Connects on entering the `async with` block. `token` is a user's JWT, or what fetches one (`set_auth`).
+
+        `admin_key` is the server's, and `acting_as` the identity to take on with it. `sleep` does all the waiting.
+        Raises ValueError if `address` is none, or for what does not go together.
+        """
         sync_url(address)
-        self._address = address
         self._limits = limits or Limits()
-        token = None if admin_key is None else AdminToken(admin_key)
-        self._state = StateMachine(str(uuid.uuid4()), token=token, limits=self._limits)
-        self._backoff = Backoff()
+        self._state = StateMachine(
+            str(uuid.uuid4()), token=admin_token(token, admin_key, acting_as), limits=self._limits
+        )
+        self._connection = Connection(address, self._state, self._limits, sleep, self._deliver)
+        self._sleep = sleep
+        self._first_token = token
+        self._keeper: TokenKeeper | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._auth_waiter: asyncio.Future[bool] | None = None
+        self._on_auth_change: Callable[[bool], object] | None = None
+        self._auth_error: str | None = None
         self._feeds: dict[int, set[Feed]] = {}
         self._futures: dict[int, asyncio.Future[Success | Failure | Lost]] = {}
-        self._outgoing = asyncio.Event()
-        self._connected = asyncio.Event()
-        self._last_failure = "no attempt has ended yet"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: Exception | None = None
@@ -64,7 +81,10 @@ class Client:
         if self._task is not None:
             raise ClientClosed
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._stay_connected(), name=f"evolute client of {self._address}")
+        self._task = asyncio.create_task(self._stay_connected(), name="evolute client")
+        if self._first_token is not None:
+            given = self._first_token
+            self._begin_auth((lambda force_refresh: given) if isinstance(given, str) else given, None)
         return self
 
     async def __aexit__(
@@ -75,19 +95,78 @@ class Client:
     async def close(self) -> None:
         """Ends all subscriptions; calls that wait raise ClientClosed. Safe to call twice."""
         self._stop(ClientClosed())
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = [task for task in (self._task, self._keeping) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Raises ConnectionLost, saying why, if there is no connection within `timeout_s`."""
         self._check_open()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._connected.wait()
+                await self._connection.connected.wait()
         except TimeoutError:
-            raise ConnectionLost(self._last_failure) from None
+            raise ConnectionLost(self._connection.last_failure) from None
         self._check_open()
+
+    # --- Who the caller is ---
+
+    async def set_auth(self, fetch_token: TokenFetcher, on_change: Callable[[bool], object] | None = None) -> bool:
+        """Calls are made as the user whose token `fetch_token(force_refresh)` gives. Whether the server agrees.
+
+        It is asked now, again before a token ends, and with `force_refresh` when the server refuses one. Nothing is
+        sent while the first token, or one in place of a refused one, is fetched. It may be a coroutine function; a
+        plain one must not block. `on_change` is called with True once the server has confirmed a token, and with
+        False when no token is left that it takes (`auth_error` says why): calls are then made as nobody.
+        """
+        self._check_open()
+        self._begin_auth(fetch_token, on_change)
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._auth_waiter = waiter
+        return await waiter
+
+    async def clear_auth(self) -> None:
+        """From now on calls are made as nobody. Those that were made before are not affected."""
+        self._check_open()
+        self._state.clear_auth()
+        self._keep_tokens(None, None)
+        self._connection.wake()
+
+    @property
+    def auth_state(self) -> AuthState:
+        """`anonymous`, `pending` until the server has confirmed a token, `authenticated`, or `refused`."""
+        return self._state.auth_state
+
+    @property
+    def auth_error(self) -> str | None:
+        """Why the last token was given up."""
+        return self._auth_error
+
+    def _begin_auth(self, fetch_token: TokenFetcher, on_change: Callable[[bool], object] | None) -> None:
+        self._state.begin_auth()
+        self._keep_tokens(TokenKeeper(fetch_token, self._state, self._sleep, self._deliver), on_change)
+        self._connection.wake()
+
+    def _keep_tokens(self, keeper: TokenKeeper | None, on_change: Callable[[bool], object] | None) -> None:
+        """In place of the keeper before, of whom nobody waits for an answer any more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        if self._auth_waiter is not None and not self._auth_waiter.done():
+            self._auth_waiter.set_result(False)
+        self._keeper, self._on_auth_change, self._auth_error = keeper, on_change, None
+        self._keeping = None if keeper is None else asyncio.create_task(keeper.run(), name="evolute tokens")
+
+    def _tell(self, change: AuthChange) -> None:
+        assert self._loop is not None
+        self._auth_error = change.error
+        if change.error is not None:
+            LOGGER.error("failed to authenticate: %s", change.error)
+        if self._auth_waiter is not None and not self._auth_waiter.done():
+            self._auth_waiter.set_result(change.authenticated)
+        if self._on_auth_change is not None:
+            self._loop.call_soon(self._on_auth_change, change.authenticated)
 
     # --- Calls ---
 
@@ -120,7 +199,7 @@ class Client:
         result = self._state.result(query_id)
         if result is not None:
             feed.offer(result)
-        self._outgoing.set()
+        self._connection.wake()
         return Subscription(feed, functools.partial(self._unsubscribe_soon, query_id, feed))
 
     def _encode(self, path: str, arguments: Mapping[str, object]) -> bytes:
@@ -140,7 +219,7 @@ class Client:
     async def _wait_answer(self, request_id: int) -> Any:
         future = asyncio.get_running_loop().create_future()
         self._futures[request_id] = future
-        self._outgoing.set()
+        self._connection.wake()
         return opened(await future)
 
     def _unsubscribe_soon(self, query_id: int, feed: Feed) -> None:
@@ -157,61 +236,9 @@ class Client:
         if not feeds:
             del self._feeds[query_id]
         self._state.unsubscribe(query_id)
-        self._outgoing.set()
+        self._connection.wake()
 
-    # --- The connection ---
-
-    async def _stay_connected(self) -> None:
-        try:
-            while True:
-                reason = await self._connect_once()
-                self._log_failure(reason)
-                await asyncio.sleep(self._backoff.next_s())
-        except Exception as error:  # a refused key, or a bug: either ends every call, this task has no other caller
-            self._stop(error)
-
-    async def _connect_once(self) -> str:
-        """From opening a socket to losing it; says why it was lost. Raises RequestRefused."""
-        try:
-            transport = await Transport.open(self._address, self._limits)
-        except ConnectionLost as error:
-            return str(error)
-        reason, refused = "ClientClosed", None
-        self._state.connected()
-        self._connected.set()
-        self._outgoing.set()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(transport))
-                tasks.create_task(self._write(transport))
-        except* (ConnectionLost, ProtocolBroken, MalformedMessage) as errors:
-            reason = str(errors.exceptions[0])
-            LOGGER.warning("lost the connection to %s: %s", self._address, reason)
-        except* RequestRefused as errors:
-            refused = errors.exceptions[0]
-        finally:
-            self._connected.clear()
-            self._deliver(self._state.disconnected(reason))
-            await transport.close()
-        if refused is not None:
-            raise refused
-        return reason
-
-    async def _read(self, transport: Transport) -> None:
-        silence_s_max = HEARTBEATS_MISSED_MAX * self._limits.heartbeat_ms / 1000
-        while True:
-            text = await transport.wait_message(silence_s_max)
-            self._deliver(self._state.receive(codec.decode_server(text)))
-            self._outgoing.set()
-            if self._state.caught_up:
-                self._backoff.reset()
-
-    async def _write(self, transport: Transport) -> None:
-        while True:
-            await self._outgoing.wait()
-            self._outgoing.clear()
-            for message in self._state.take_outgoing():
-                await transport.send(codec.encode_client(message))
+    # --- News ---
 
     def _deliver(self, update: Update) -> None:
         for printed in update.logs:
@@ -223,11 +250,17 @@ class Client:
             future = self._futures.pop(completion.request_id, None)
             if future is not None and not future.done():
                 future.set_result(completion.result)
+        if update.auth is not None:
+            self._tell(update.auth)
+        if self._keeper is not None:
+            self._keeper.wake()
+        self._connection.wake()
 
-    def _log_failure(self, reason: str) -> None:
-        if reason != self._last_failure:
-            LOGGER.info("%s; trying again", reason)
-        self._last_failure = reason
+    async def _stay_connected(self) -> None:
+        try:
+            await self._connection.run()
+        except Exception as error:  # a refused key, or a bug: either ends every call, this task has no other caller
+            self._stop(error)
 
     def _stop(self, error: Exception) -> None:
         """Nothing more will come: those who wait are told."""
@@ -238,4 +271,6 @@ class Client:
             if not future.done():
                 future.set_exception(error)
         self._futures.clear()
-        self._connected.set()
+        if self._auth_waiter is not None and not self._auth_waiter.done():
+            self._auth_waiter.set_exception(error)
+        self._connection.connected.set()

@@ -6,15 +6,18 @@ problem.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import ssl
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from evolute.protocol.messages import Failure, Success
+from evolute.protocol.messages import AdminToken, Failure, Success
 from evolute.values import wire_codec
+from evolute_client.authentication import admin_token
 from evolute_client.errors import RequestRefused
 from evolute_client.state_machine import LogLines
 from evolute_client.subscription import log, opened
@@ -25,18 +28,28 @@ TIMEOUT_S = 660.0
 
 
 class HttpClient:
-    """Calls functions of the server at `address`. With `admin_key` it may also call internal ones (`run`).
+    """Calls functions of the server at `address`, as the user whose `token` it is given.
+
+    With `admin_key` it may also call internal ones (`run`), and take on the identity `acting_as`.
 
     Raises ConvexError, FunctionError, ConnectionLost (no server), RequestRefused (a wrong key or request).
     """
 
-    def __init__(self, address: str, *, admin_key: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        """Raises ValueError if `address` is none."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        admin_key: str | None = None,
+        acting_as: Mapping[str, object] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Raises ValueError if `address` is none, or for what does not go together."""
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a server's address looks like http://127.0.0.1:3210, got {address!r}")
         self._address, self._parts = address, parts
-        self._admin_key = admin_key
+        self._authorization = authorization(token, admin_token(token, admin_key, acting_as))
         self._timeout_s = timeout_s
 
     def query(self, path: str, /, **arguments: object) -> Any:
@@ -70,8 +83,8 @@ class HttpClient:
 
     def _post(self, endpoint: str, body: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Convex-Client": CLIENT_NAME}
-        if self._admin_key is not None:
-            headers["Authorization"] = f"Convex {self._admin_key}"
+        if self._authorization is not None:
+            headers["Authorization"] = self._authorization
         connection = self._connection()
         try:
             connection.request("POST", self._parts.path.rstrip("/") + endpoint, body, headers)
@@ -90,6 +103,13 @@ class HttpClient:
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+
+
+def authorization(token: str | None, admin: AdminToken | None) -> str | None:
+    if admin is None:
+        return None if token is None else f"Bearer {token}"
+    acting_as = "" if admin.acting_as is None else f":{base64.b64encode(admin.acting_as).decode()}"
+    return f"Convex {admin.value}{acting_as}"
 
 
 def _checked(status: int, text: bytes) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
 from evolute.limits import Limits
 from evolute_client.async_client import Client
+from evolute_client.authentication import AuthState
+from evolute_client.connection import Sleep
 from evolute_client.errors import ClientClosed
 from evolute_client.subscription import Subscription
+from evolute_client.token_keeper import TokenFetcher
 
 T = TypeVar("T")
 
@@ -22,9 +25,21 @@ class SyncClient:
     Calls take what `Client`'s take and raise what they raise.
     """
 
-    def __init__(self, address: str, *, admin_key: str | None = None, limits: Limits | None = None) -> None:
-        """Raises ValueError if `address` is none. Connects on entering the `with` block."""
-        self._client = Client(address, admin_key=admin_key, limits=limits)
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | Callable[[bool], str | None] | None = None,
+        admin_key: str | None = None,
+        acting_as: Mapping[str, object] | None = None,
+        limits: Limits | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Connects on entering the `with` block. As for `Client`; what fetches tokens is called on a thread."""
+        fetched = token if token is None or isinstance(token, str) else on_a_thread(token)
+        self._client = Client(
+            address, token=fetched, admin_key=admin_key, acting_as=acting_as, limits=limits, sleep=sleep
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -54,6 +69,24 @@ class SyncClient:
     def wait_connected(self, timeout_s: float | None = None) -> None:
         """Raises ConnectionLost, saying why, if there is no connection within `timeout_s`."""
         self._wait(self._client.wait_connected(timeout_s))
+
+    def set_auth(
+        self, fetch_token: Callable[[bool], str | None], on_change: Callable[[bool], object] | None = None
+    ) -> bool:
+        """See `Client`. Both are called on threads of the client: `fetch_token` may block, but not make calls."""
+        return self._wait(self._client.set_auth(on_a_thread(fetch_token), on_change))
+
+    def clear_auth(self) -> None:
+        """From now on calls are made as nobody."""
+        self._wait(self._client.clear_auth())
+
+    @property
+    def auth_state(self) -> AuthState:
+        return self._client.auth_state
+
+    @property
+    def auth_error(self) -> str | None:
+        return self._client.auth_error
 
     def query(self, path: str, /, **arguments: object) -> Any:
         return self._wait(self._client.query(path, **arguments))
@@ -88,6 +121,13 @@ class SyncClient:
             return future.result()
         finally:
             future.cancel()  # Ctrl-C: nobody waits any more
+
+
+def on_a_thread(fetch_token: Callable[[bool], str | None]) -> TokenFetcher:
+    async def fetch(force_refresh: bool) -> str | None:
+        return await asyncio.to_thread(fetch_token, force_refresh)
+
+    return fetch
 
 
 class SyncSubscription:

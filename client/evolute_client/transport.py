@@ -29,6 +29,10 @@ def sync_url(address: str) -> str:
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path.rstrip("/") + "/api/sync", "", ""))
 
 
+class ClosedByServer(ConnectionLost):
+    """The server has closed the connection; the text is its reason."""
+
+
 class Transport:
     """Open until a method raises ConnectionLost or `close` returns. One task may send while another receives."""
 
@@ -83,4 +87,4 @@ def unreachable(address: str, error: Exception) -> ConnectionLost:
 def _lost(error: ConnectionClosed) -> ConnectionLost:
     if error.rcvd is None:
         return ConnectionLost("the connection broke without a close frame")
-    return ConnectionLost(error.rcvd.reason or f"closed with code {error.rcvd.code}")
+    return ClosedByServer(error.rcvd.reason or f"closed with code {error.rcvd.code}")

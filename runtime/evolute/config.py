@@ -30,6 +30,7 @@ class Config:
     redact_errors: bool = False
     limits: Limits = field(default_factory=Limits)
     failpoint: str | None = None
+    static_folder: Path | None = None
 
     def __post_init__(self) -> None:
         needed = self.workers + self.action_workers + SERVER_READERS

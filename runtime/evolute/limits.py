@@ -45,6 +45,7 @@ MAY_BE_ZERO = frozenset(
         "opening_burst_ms",
         "token_leeway_ms",
         "log_lines_max",
+        "token_refresh_leeway_ms",
     }
 )
 # With less, the runtime itself could not work. What is in neither table is at least 1.
@@ -175,6 +176,8 @@ class Limits:
     close_ms_max: int = 5_000
     socket_silence_ms_max: int = 120_000
     http_body_bytes_max: int = 16 * MIB + 2000
+    http_batch_queries_max: int = 1000
+    echo_bytes_max: int = 64 * MIB
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
 
@@ -187,12 +190,19 @@ class Limits:
     issuer_keys_fresh_ms: int = 10 * 60 * 1000
     issuer_keys_age_ms_max: int = 24 * 3600 * 1000
 
+    # Tokens, in our clients
+    token_refresh_leeway_ms: int = 10_000
+    token_refresh_ms_max: int = 20 * 24 * 3600 * 1000
+    fresh_tokens_max: int = 3
+
     # Logs and errors
     log_lines_max: int = 256
     log_line_bytes_max: int = 32 * KIB
     error_bytes_max: int = 64 * KIB
     function_log_entries_max: int = 10_000
     function_log_bytes_max: int = 32 * MIB
+    function_log_page_entries_max: int = 1000
+    function_log_wait_ms: int = 50_000
 
     # The admin API
     admin_page_rows_max: int = 200

@@ -27,7 +27,6 @@ from evolute.database.transaction import Transaction
 from evolute.limits import Limits
 from evolute.system.check import faults
 from evolute_client.async_client import Client
-from evolute_client.backoff import Backoff
 from tests.end_to_end.server_process import ServerProcess, alive
 
 CLIENTS = 4
@@ -40,17 +39,15 @@ ENDS_S_MAX = 60.0
 UNTIL_KILLED_S_MAX = 0.2
 
 
-class Eager(Backoff):
+class EagerClient(Client):
     """Looks for the server again and again, so that the load is there as soon as the server is."""
 
-    def next_s(self) -> float:
-        return 0.02
-
-
-class EagerClient(Client):
     def __init__(self, address: str) -> None:
-        super().__init__(address)
-        self._backoff = Eager()
+        super().__init__(address, sleep=soon)
+
+
+async def soon(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, 0.02))
 
 
 class Crashes:

@@ -10,12 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 START_S_MAX = 30.0
+
+
+def _users_environment() -> dict[str, str]:
+    """That of this process; but a user's Python keeps what it has compiled, and so a start does not begin with that."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 class ServerProcess:
@@ -29,6 +35,7 @@ class ServerProcess:
         command: str = "dev",
         port: int = 0,
         workers: int = 2,
+        options: Sequence[str] = (),
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -39,6 +46,7 @@ class ServerProcess:
         self._seen = threading.Condition()
         self._has_ended = False
         arguments = ["--functions", str(functions), "--data", str(data), "--port", str(port), "--workers", str(workers)]
+        arguments += options
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evolute", command, *arguments],
             stdin=subprocess.DEVNULL,
@@ -46,7 +54,7 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**_users_environment(), **(environment or {})},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

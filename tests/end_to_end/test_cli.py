@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +225,36 @@ def test_serve_refuses_a_broken_folder_and_shows_every_fault(tmp_path: Path) -> 
     assert "ModuleNotFoundError: No module named 'nowhere'" in done.stderr
     assert "SyntaxError" in done.stderr
     assert "runtime/evolute/" not in done.stderr
+
+
+def test_serve_tells_clients_no_more_of_an_error_than_its_data(tmp_path: Path) -> None:
+    """Nor what was printed. `--full-errors` does, and so does the log, for who has the key."""
+    functions = write_functions(tmp_path / "functions")
+
+    def told(*options: str) -> tuple[Any, Any]:
+        with (
+            ServerProcess(
+                functions,
+                tmp_path / "data",
+                command="serve",
+                options=options,
+                environment=Gates(tmp_path).environment,
+            ) as server,
+            RawSession(server.url) as client,
+        ):
+            answer = client.mutate("faults:raised")
+            _, reply = post(server.url, "/api/mutation", {"path": "faults:told", "args": {}})
+            return answer, reply
+
+    answer, reply = told()
+    assert re.fullmatch(r"\[Request ID: [0-9a-f]{16}\] Server Error", answer["result"])
+    assert answer["logLines"] == []
+    assert re.fullmatch(r"\[Request ID: [0-9a-f]{16}\] Server Error", reply["errorMessage"])
+    assert reply["errorData"] == {"code": 7, "why": "because"}
+    answer, reply = told("--full-errors")
+    assert "ValueError: boom" in answer["result"]
+    assert answer["logLines"] == ["[LOG] about to fail"]
+    assert "functions/faults.py" in reply["errorMessage"]
 
 
 def test_dev_serves_what_it_served_last_if_the_folder_is_broken(tmp_path: Path) -> None:

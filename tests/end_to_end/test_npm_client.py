@@ -200,6 +200,13 @@ assert.deepEqual(await http.action(values.echo_late, { value: { a: [1, 7n, NaN] 
 assert.deepEqual((await failure(http.mutation(faults.told, {}))).data, { code: 7, why: "because" });
 assert.match((await failure(http.mutation(faults.raised, {}))).message, /ValueError: boom/);
 assert.match((await failure(http.query(faults.nothing, {}))).message, /Could not find public function/);
+assert.equal(await http.consistentQuery(counters.get, { name: "http" }), 3);
+await http.mutation(counters.add, { name: "elsewhere" });
+assert.equal(await http.consistentQuery(counters.scaled, { name: "http", by: 10 }), 30);
+await http.mutation(counters.add, { name: "http" });
+const late = await failure(http.consistentQuery(counters.get, { name: "http" }));
+assert.equal(JSON.parse(late.message).code, "OutOfRetention");
+assert.equal(await new ConvexHttpClient(url).consistentQuery(counters.get, { name: "http" }), 4);
 """
     with node.program(text, server.url) as client:
         client.finish()

@@ -25,6 +25,8 @@ HERE, PYPI, NPM = (f"{END_TO_END}{name}.py::test_" for name in ("traps", "pypi_c
 HTTP, CODEC, WIRE = (f"{UNIT}{name}.py::test_" for name in ("http_api", "codec", "wire_codec"))
 AUTH, SOCKET, VALIDATORS = (f"{UNIT}{name}.py::test_" for name in ("auth", "websocket", "validators"))
 SESSIONS = "tests/scripts/sessions/"
+PAGES, REACT = (f"{END_TO_END}{name}.py::test_" for name in ("pagination", "react"))
+PAGE, JOURNALS, CURSOR = (f"{UNIT}{name}.py::test_" for name in ("pagination", "journals", "cursor"))
 
 TRAPS: dict[int, tuple[str, ...]] = {
     1: (f"{HERE}a_transition_follows_every_answer", f"{PYPI}failures_are_raised_and_nothing_hangs"),
@@ -78,11 +80,24 @@ TRAPS: dict[int, tuple[str, ...]] = {
     43: (f"{HTTP}requests_that_are_not_calls",),
     44: (f"{AUTH}only_the_secret_counts", f"{AUTH}an_admin_acts_as_a_user"),
     45: (f"{HTTP}the_admin_key_opens_what_is_internal",),
+    46: (
+        f"{PAGES}a_subscribed_page_keeps_its_end",
+        f"{PAGES}who_comes_back_with_the_journal_has_the_same_page",
+        f"{JOURNALS}a_later_run_keeps_the_end_of_the_first",
+    ),
+    47: (f"{PAGE}pages_follow_each_other_to_the_end", f"{REACT}a_list_grows_to_its_end_and_stays_up_to_date"),
+    48: (f"{PAGE}on_the_wire_it_is_what_the_hooks_send_and_expect",),
+    49: (f"{REACT}a_page_that_has_grown_is_split", f"{PAGES}pages_of_one_session_hold_the_table_together"),
+    50: (
+        f"{PAGES}a_cursor_of_another_query_is_told_as_the_hooks_know_it",
+        f"{REACT}the_list_begins_anew_when_its_query_has_become_another",
+        f"{CURSOR}a_changed_cursor_is_refused",
+    ),
     51: (f"{HERE}what_is_internal_does_not_exist", f"{HTTP}what_nobody_may_call_does_not_exist"),
     52: (f"{SESSIONS}redaction.txt", f"{HTTP}redacted_errors_keep_their_data"),
     55: (f"{NPM}an_address_with_a_slash_at_its_end",),
 }
-NOT_OFFERED = dict.fromkeys(range(46, 51), "pagination") | {53: "file storage", 54: "HTTP actions"}
+NOT_OFFERED = {53: "file storage", 54: "HTTP actions"}
 """Traps of features that there are not."""
 
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,15 @@ comment or empty line, are exactly what must come of it:
     complete 0 = …         request 0 is complete; `failed`, `lost`
     log path: …            a line that a function printed
     broken: … / refused: … the connection is to be given up; the key is wrong
+    wanted: …              what the driver is to do about the token from now on
+    auth: …                what the application is told of it
 
 Versions are written `query set.identity.ts`. With SCRIPTS_REWRITE=1 in the environment the scripts take on what came.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -78,6 +81,7 @@ class Session:
 
     def __init__(self) -> None:
         self.machine = StateMachine(SESSION_ID)
+        self.wanted: object = None
 
     def perform(self, command: str) -> Iterator[str]:
         name, _, rest = command.partition(" ")
@@ -89,16 +93,19 @@ class Session:
             yield f"broken: {error}"
         except RequestRefused as error:
             yield f"refused: {error}"
+        if self.machine.wanted is not self.wanted:
+            self.wanted = self.machine.wanted
+            yield f"wanted: {self.wanted}"
 
     # --- The caller ---
 
     def do_client(self, rest: str) -> Iterator[str]:
-        """A fresh client: `in-flight N` bounds the requests, `key K` gives it an admin key."""
+        """A fresh client: `in-flight N` bounds the requests, `key K [as JSON]` gives it an admin key."""
         words = dict(zip(rest.split()[::2], rest.split()[1::2], strict=True))
         limits = Limits(session_mutations_max=2 * int(words.get("in-flight", "500")))
-        self.machine = StateMachine(
-            SESSION_ID, token=AdminToken(words["key"]) if "key" in words else None, limits=limits
-        )
+        acting_as = words["as"].encode() if "as" in words else None
+        token = AdminToken(words["key"], acting_as) if "key" in words else None
+        self.machine = StateMachine(SESSION_ID, token=token, limits=limits)
         yield from ()
 
     def do_subscribe(self, rest: str) -> Iterator[str]:
@@ -118,8 +125,34 @@ class Session:
         yield f"request {self.machine.action(path, arguments.encode())}"
 
     def do_look(self, rest: str) -> Iterator[str]:
-        """What a new subscriber of a query is shown at once."""
+        """What a new subscriber of a query is shown at once; without a query, who the client is."""
+        if not rest:
+            yield f"look {self.machine.auth_state}; caught up: {self.machine.caught_up}"
+            return
         yield f"look {rest} = {self.machine.result(int(rest))}; caught up: {self.machine.caught_up}"
+
+    # --- Who the caller is ---
+
+    def do_begin_auth(self, rest: str) -> Iterator[str]:
+        self.machine.begin_auth()
+        yield from ()
+
+    def do_clear_auth(self, rest: str) -> Iterator[str]:
+        self.machine.clear_auth()
+        yield from ()
+
+    def do_token(self, rest: str) -> Iterator[str]:
+        """`NAME`, `NAME for SECONDS`, or nothing: what the fetcher gives."""
+        name, _, seconds = rest.partition(" for ")
+        token = None if not rest else jwt(name, {"iat": 1000, "exp": 1000 + float(seconds)}) if seconds else name
+        yield from shown(self.machine.token_fetched(token))
+
+    def do_fetch_failed(self, rest: str) -> Iterator[str]:
+        yield from shown(self.machine.fetch_failed(rest))
+
+    def do_refresh_due(self, rest: str) -> Iterator[str]:
+        self.machine.refresh_due()
+        yield from ()
 
     # --- The connection ---
 
@@ -159,11 +192,22 @@ class Session:
         yield from self.receive(FatalError(rest))
 
     def do_auth_error(self, rest: str) -> Iterator[str]:
-        yield from self.receive(AuthError(rest, 0, True))
+        """`VERSION TEXT`: the token that was sent after that version is refused."""
+        version, text = rest.split(" ", 1)
+        yield from self.receive(AuthError(text, int(version), True))
+
+    def do_expired(self, rest: str) -> Iterator[str]:
+        """`VERSION`: the token that was good has ended."""
+        yield from self.receive(AuthError("Convex token identity expired", int(rest), False))
 
     def receive(self, message: ServerMessage) -> Iterator[str]:
         """By way of the wire, so that the codec is in every script."""
         yield from shown(self.machine.receive(codec.decode_server(codec.encode_server(message))))
+
+
+def jwt(name: str, claims: dict[str, float]) -> str:
+    """Signed by nobody: the client never checks."""
+    return f"head.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.{name}"
 
 
 def modification(text: str) -> Modification:
@@ -190,6 +234,8 @@ def shown(update: Update) -> Iterator[str]:
     for completion in update.completions:
         names = {Success: "complete", Failure: "failed", Lost: "lost"}
         yield f"{names[type(completion.result)]} {completion.request_id} = {outcome(completion.result)}"
+    if update.auth is not None:
+        yield "auth: confirmed" if update.auth.authenticated else f"auth: given up: {update.auth.error}"
 
 
 def outcome(result: Success | Failure | Lost) -> str:

@@ -14,6 +14,7 @@ from evolute.limits import Limits
 from evolute.protocol import codec
 from evolute.protocol.messages import (
     INITIAL_VERSION,
+    Authenticate,
     ClientMessage,
     Connect,
     Modification,
@@ -21,10 +22,37 @@ from evolute.protocol.messages import (
     ServerMessage,
     StateVersion,
     Transition,
+    UserToken,
 )
 
 M = TypeVar("M", bound=ClientMessage)
 PATIENCE_S = 20
+
+
+async def at_once(seconds: float) -> None:
+    """For clients that need not wait to connect again."""
+    await asyncio.sleep(0)
+
+
+class ManualSleep:
+    """Stands still until a test lets so many seconds pass."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self.begun: asyncio.Queue[float] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._now_s + seconds, future))
+        self.begun.put_nowait(seconds)
+        await future
+
+    def advance(self, seconds: float) -> None:
+        self._now_s += seconds
+        for due_s, future in self._sleepers:
+            if due_s <= self._now_s and not future.done():
+                future.set_result(None)
 
 
 class Peer:
@@ -39,6 +67,19 @@ class Peer:
         message = codec.decode_client(await self.socket.recv(), Limits())
         assert isinstance(message, kind), message
         return message
+
+    async def greet_user(self) -> str:
+        """Of a client with a token: Connect, the token, and its queries."""
+        await self.expect(Connect)
+        token = await self.token(0)
+        await self.expect(ModifyQuerySet)
+        return token
+
+    async def token(self, base_version: int) -> str:
+        message = await self.expect(Authenticate)
+        assert message.base_version == base_version
+        assert isinstance(message.token, UserToken)
+        return message.token.value
 
     async def greet(self) -> tuple[Connect, ModifyQuerySet]:
         return await self.expect(Connect), await self.expect(ModifyQuerySet)

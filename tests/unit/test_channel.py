@@ -1,4 +1,4 @@
-"""The channel: frames cut at any byte, one write for one turn, the bound on a frame, the end of either side."""
+"""The channel: frames cut at any byte, the bound on a frame, the end of either side."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class End:
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_frames_sent_in_one_turn_leave_in_one_write(factory: type[asyncio.AbstractEventLoop]) -> None:
+def test_frames_go_both_ways_until_one_end_closes(factory: type[asyncio.AbstractEventLoop]) -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)

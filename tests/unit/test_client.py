@@ -38,7 +38,7 @@ from evolute_client import (
     RequestRefused,
 )
 from evolute_client.transport import sync_url
-from tests.unit.scripted_server import ScriptedServer, run, scripted_server
+from tests.unit.scripted_server import ScriptedServer, at_once, run, scripted_server
 
 
 def test_a_subscription_gives_each_new_result() -> None:
@@ -193,7 +193,7 @@ def test_how_calls_fail(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_after_a_lost_connection_everything_is_told_again() -> None:
     async def test(server: ScriptedServer) -> None:
-        async with Client(server.address) as client, client.subscribe("m:list") as subscription:
+        async with Client(server.address, sleep=at_once) as client, client.subscribe("m:list") as subscription:
             peer = await server.peers.get()
             first, _ = await peer.greet()
             await peer.show(1, 100, QueryUpdated(0, b"[]", journal="J1"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import http.client
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -45,10 +47,25 @@ def add(ctx: MutationCtx, body: str) -> int:
     ctx.db.insert("items", {"body": body})
     return len(ctx.db.query("items").collect())
 
+@query
+def count(ctx: QueryCtx) -> int:
+    return len(ctx.db.query("items").collect())
+
+@mutation
+def note(ctx: MutationCtx, text: str) -> None:
+    ctx.db.insert("notes", {"text": text})
+
 @action
 async def act(ctx: ActionCtx) -> str:
     return "done"
 """.replace("value: object = None", "value=None"),
+    "sub/deep.py": """
+from evolute import QueryCtx, query
+
+@query
+def inner(ctx: QueryCtx) -> str:
+    return "inner"
+""",
     "schema.py": """
 from evolute import Document, define_schema, define_table
 
@@ -60,9 +77,12 @@ schema = define_schema(items=define_table(Item))
 }
 
 
+LIMITS = Limits(http_body_bytes_max=2_000, http_batch_queries_max=8, echo_bytes_max=3_000)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerThread]:
-    with ServerThread(FUNCTIONS, Limits(http_body_bytes_max=2_000)) as server:
+    with ServerThread(FUNCTIONS, LIMITS) as server:
         yield server
 
 
@@ -132,7 +152,23 @@ def test_formats(server: ServerThread) -> None:
         assert encoded["big"] == {"$integer": "BwAAAAAAAAA="}
         assert encoded["nan"] == {"$float": "AAAAAAAA+H8="}
         assert encoded["bytes"] == {"$bytes": "eHk="}
+    exported = server.request("POST", "/api/query", {"path": "m:numbers", "args": {}, "format": "export_json"}).body
+    assert b'"big":7,"bytes":{"$bytes":"eHk="},"half":0.5,"nan":{"$float":"AAAAAAAA+H8="}' in exported
+    assert b'"whole":3.0' in exported
     assert_refused(call(server, "query", "m:numbers", format="xml"), 400, "BadFormat", "convex_encoded_json")
+
+
+def test_ancient_clients_get_the_encoded_form_unasked(server: ServerThread) -> None:
+    for client, big in (
+        ("npm-1.4.0", {"$integer": "BwAAAAAAAAA="}),
+        ("python-0.4.9", {"$integer": "BwAAAAAAAAA="}),
+        ("npm-1.4.1", "7"),
+        ("python-0.5.0", "7"),
+        ("npm-cli-1.0.0", "7"),
+        ("nonsense", "7"),
+    ):
+        reply = call(server, "query", "m:numbers", headers={"Convex-Client": client})
+        assert reply.json["value"]["big"] == big, client
 
 
 def test_a_python_client_reads_whole_numbers_with_a_point(server: ServerThread) -> None:
@@ -179,6 +215,95 @@ def test_requests_that_are_not_calls(server: ServerThread) -> None:
     assert_refused(server.request("PUT", "/api/query", {}), 405, "MethodNotAllowed")
 
 
+def test_a_query_in_the_address(server: ServerThread) -> None:
+    def get(**parameters: str) -> Reply:
+        return server.request("GET", "/api/query?" + urlencode(parameters))
+
+    assert get(path="m:echo", args='{"value":[1]}').json == {"status": "success", "value": [1]}
+    assert get(path="m:echo").json["value"] is None
+    encoded = get(path="m:numbers", args="{}", format="convex_encoded_json").json["value"]
+    assert encoded["big"] == {"$integer": "BwAAAAAAAAA="}
+    assert get(path="m:hidden").json["status"] == "error"
+    assert get(path="m:add", args='{"body":"x"}').json["status"] == "error"
+    assert_refused(get(), 400, "BadQueryParameter", "`path`")
+    assert_refused(get(path="m:echo", args="{"), 400, "BadQueryParameter", "`args`")
+    assert_refused(get(path="m:echo", format="xml"), 400, "BadFormat")
+    assert_refused(server.request("GET", "/api/mutation?path=m:add"), 405, "MethodNotAllowed")
+
+
+def test_a_function_of_any_kind_by_its_address(server: ServerThread) -> None:
+    assert server.request("POST", "/api/run/m/echo", {"args": {"value": 1}}).json == {"status": "success", "value": 1}
+    assert server.request("POST", "/api/run/m/act", {"args": {}}).json["value"] == "done"
+    assert server.request("POST", "/api/run/sub/deep/inner", {"args": {}}).json["value"] == "inner"
+    added = server.request("POST", "/api/run/m/add", {"args": {"body": "x"}, "format": "convex_encoded_json"})
+    assert added.json["status"] == "success"
+    hidden, missing = (
+        server.request("POST", f"/api/run/m/{name}", {"args": {}}).json["errorMessage"].partition("\n")[2]
+        for name in ("hidden", "missing")
+    )
+    assert missing == "Could not find public function for 'm:missing'."
+    assert hidden == missing.replace("missing", "hidden")
+    admin = {"Authorization": f"Convex {server.admin_key}"}
+    assert server.request("POST", "/api/run/m/hidden", {"args": {}}, headers=admin).json["value"] == "found"
+    for path in ("m", "", "m/", "/m"):
+        reply = server.request("POST", f"/api/run/{path}", {"args": {}})
+        assert_refused(reply, 400, "BadConvexFunctionIdentifier", "/api/run/<module>/<function>")
+
+
+def test_several_queries_as_of_one_time(server: ServerThread) -> None:
+    queries: list[Any] = [
+        {"path": "m:numbers", "args": {}, "format": "convex_encoded_json"},
+        {"path": "m:echo", "args": [{"value": 1}]},
+        {"path": "m:echo", "args": [{"value": 1}]},
+        {"path": "m:fails", "args": {"data": {"code": 1}}},
+        {"path": "m:echo", "args": [1]},
+        {"path": "m:add", "args": {"body": "x"}},
+    ]
+    results = server.request("POST", "/api/query_batch", {"queries": queries}).json["results"]
+    assert results[0]["value"]["big"] == {"$integer": "BwAAAAAAAAA="}
+    assert results[1] == results[2] == {"status": "success", "value": 1}
+    assert results[3]["errorData"] == {"code": 1}
+    assert [result["status"] for result in results[3:]] == ["error"] * 3
+    assert server.request("POST", "/api/query_batch", {"queries": []}).json == {"results": []}
+    for body, words in (
+        ({}, "`queries`"),
+        ({"queries": [1]}, "`queries`"),
+        ({"queries": [{"path": "m:echo"}]}, "`queries[0].args`"),
+        ({"queries": queries[1:2] * 9}, "http_batch_queries_max"),
+    ):
+        assert_refused(server.request("POST", "/api/query_batch", body), 400, "BadJsonBody", words)
+
+
+def test_queries_as_of_an_earlier_time(server: ServerThread) -> None:
+    """What nobody has changed since is answered; what has changed is refused, and the refusal may be tried again."""
+
+    def at(ts: object, path: str, args: object = None) -> Reply:
+        return call(server, "query_at_ts", path, args, ts=ts)
+
+    ts = server.request("POST", "/api/query_ts").json["ts"]
+    count = at(ts, "m:count").json["value"]
+    call(server, "mutation", "m:note", {"text": "elsewhere"})
+    assert at(ts, "m:count").json == {"status": "success", "value": count}
+    call(server, "mutation", "m:add", {"body": "x"})
+    assert_refused(at(ts, "m:count"), 503, "OutOfRetention", "m:count", "latest timestamp")
+    assert at(ts, "m:echo", {"value": 1}).json["value"] == 1
+    later = server.request("POST", "/api/query_ts").json["ts"]
+    assert at(later, "m:count").json["value"] == count + 1
+    assert at(later, "m:echo", [1]).json["status"] == "error"
+    assert_refused(at("////////fw==", "m:count"), 400, "BadJsonBody", "ts must be")
+    assert_refused(at("////////f38=", "m:count"), 400, "TimestampInFuture", "/api/query_ts")
+    assert_refused(at(None, "m:count"), 400, "BadJsonBody", "`ts`")
+    assert_refused(at("AAAAAAAAAAA=", "m:count"), 503, "OutOfRetention")
+
+
+def test_a_proxy_may_name_a_request(server: ServerThread) -> None:
+    named = call(server, "query", "m:fails", headers={"Convex-Request-Id": "from-the-proxy_1"})
+    assert named.json["errorMessage"].startswith("[Request ID: from-the-proxy_1] Server Error")
+    for bad in ("", "with space", "x" * 65, "a]b"):
+        text = call(server, "query", "m:fails", headers={"Convex-Request-Id": bad}).json["errorMessage"]
+        assert re.match(r"\[Request ID: [0-9a-f]{16}\] Server Error\n", text), text
+
+
 def test_the_admin_key_opens_what_is_internal(server: ServerThread) -> None:
     admin = {"Authorization": f"Convex {server.admin_key}"}
     assert call(server, "query", "m:hidden", headers=admin).json["value"] == "found"
@@ -191,6 +316,10 @@ def test_the_admin_key_opens_what_is_internal(server: ServerThread) -> None:
     for kind in ("query", "function"):
         assert_refused(call(server, kind, "m:echo", headers=wrong), 401, "BadAdminKey")
     assert_refused(call(server, "query", "m:echo", headers={"Authorization": "Bearer x"}), 401, "NoAuthProvider")
+    allowed = server.request("GET", "/api/check_admin_key", headers=admin).json
+    assert allowed == {"success": True, "allowedOps": ["*"], "isReadOnly": False}
+    assert_refused(server.request("GET", "/api/check_admin_key"), 403, "BadDeployKey")
+    assert_refused(server.request("GET", "/api/check_admin_key", headers=wrong), 401, "BadAdminKey")
 
 
 def test_browsers_may_call_from_anywhere(server: ServerThread) -> None:
@@ -213,11 +342,17 @@ def test_browsers_may_call_from_anywhere(server: ServerThread) -> None:
 
 
 def test_pages_and_odd_addresses(server: ServerThread) -> None:
-    assert server.request("GET", "/version").body == b"0.1.0"
+    for path in ("/version", "/instance_version"):
+        assert server.request("GET", path).body == b"0.1.0"
+    assert server.request("GET", "/instance_name").body == server.admin_key.partition("|")[0].encode()
+    sent = bytes(range(256)) * 8
+    echoed = server.request("POST", "/echo", sent, headers={"Content-Type": "application/octet-stream"})
+    assert (echoed.body, echoed.headers["content-type"]) == (sent, "application/octet-stream")
+    assert_refused(server.request("POST", "/echo", sent * 2), 400, "BadJsonBody", "echo_bytes_max")
     page = server.request("GET", "/")
     assert page.headers["content-type"].startswith("text/html")
     assert b"evolute 0.1.0" in page.body
-    assert b"3 queries, 1 mutation, 1 action" in page.body
+    assert b"5 queries, 2 mutations, 1 action" in page.body
     twice = server.request("POST", "//api//query", {"path": "m:echo", "args": {"value": 1}})
     assert twice.json["value"] == 1
     ts = server.request("POST", "/api/query_ts", headers={"Content-Type": "application/json", "Content-Length": "0"})

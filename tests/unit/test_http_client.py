@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -82,3 +83,14 @@ def test_answers_that_are_none() -> None:
         client = HttpClient(address)
         with pytest.raises(RequestRefused, match="answered 502: <html>"):
             client.query("m:f")
+
+
+def test_who_the_caller_is() -> None:
+    with http_server({"/api/query": (200, b'{"status":"success","value":1}')}) as (address, asked):
+        HttpClient(address).query("m:f")
+        HttpClient(address, token="jwt").query("m:f")
+        HttpClient(address, admin_key="demo|key", acting_as={"subject": "änn", "issuer": "i"}).query("m:f")
+    assert [authorization for _, authorization, _ in asked[:2]] == [None, "Bearer jwt"]
+    assert asked[2][1] is not None
+    key, _, identity = asked[2][1].partition(":")
+    assert (key, orjson.loads(base64.b64decode(identity))) == ("Convex demo|key", {"subject": "änn", "issuer": "i"})

@@ -66,6 +66,10 @@ ELSEWHERE = {
     "backfill_bytes_max": "unit/test_schema_change.py::test_a_chunk_of_large_rows_is_a_small_one",
     "backfill_busy_rows_per_s": "unit/test_pace.py::test_while_somebody_writes_the_rate_is_kept",
     "schema_progress_ms": "unit/test_schema_change.py::test_long_work_tells_how_far_it_has_come",
+    # Tokens, in our clients
+    "token_refresh_leeway_ms": "unit/test_client_auth.py::test_how_long_is_waited_at_most_and_at_least",
+    "token_refresh_ms_max": "unit/test_client_auth.py::test_how_long_is_waited_at_most_and_at_least",
+    "fresh_tokens_max": "unit/test_client_auth.py::test_fresh_tokens_max",
     # Time of one call
     "query_user_ms_max": "unit/test_time_limits.py::test_due_time_is_raised_when_the_function_comes_out_of_ctx",
     "mutation_user_ms_max": "end_to_end/test_worker.py::test_every_mutation_past_its_time_fails_and_writes_nothing",

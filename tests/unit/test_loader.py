@@ -305,6 +305,15 @@ def test_an_error_that_stops_many_modules_is_shown_once(tmp_path: Path) -> None:
     assert "schema.py is broken, so the functions' signatures were not checked" in text
 
 
+def test_a_syntax_error_that_stops_many_modules_is_shown_once(tmp_path: Path) -> None:
+    broken = {"a.py": "def f(:\n", "b.py": "import app.a", "c.py": "import app.b"}
+    text = refusal(tmp_path, broken)
+
+    assert text.count("SyntaxError") == 1
+    assert "b.py: stopped by the same error as a.py" in text
+    assert "c.py: stopped by the same error as a.py" in text
+
+
 def test_causes_are_shown_and_trimmed_too(tmp_path: Path) -> None:
     source = "try:\n    import app.missing\nexcept ImportError as error:\n    raise RuntimeError('sorry') from error\n"
     text = refusal(tmp_path, {"a.py": source})

@@ -66,6 +66,7 @@ def server_options(function: F) -> F:
             type=click.IntRange(1, 256),
             help="Processes for actions, each of which runs many at once.",
         ),
+        click.option("--static", type=Path, help="A folder with the built page, to be served beside the functions."),
     ]
     for option in reversed(options):
         function = option(function)
@@ -74,21 +75,35 @@ def server_options(function: F) -> F:
 
 @commands.command()
 @server_options
-def dev(functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int) -> None:
+def dev(
+    functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int, static: Path | None
+) -> None:
     """Serve a functions folder, and serve it anew whenever a file in it is saved."""
     from evolute.cli.serve import serve_forever
 
-    serve_forever(_config(functions, data, host, port, workers, action_workers, development=True))
+    serve_forever(_config(functions, data, host, port, workers, action_workers, static, development=True))
 
 
 @commands.command()
 @server_options
-@click.option("--redact", is_flag=True, help="Send clients no error texts or log lines, only request ids.")
-def serve(functions: Path, data: Path, host: str, port: int, workers: int, action_workers: int, redact: bool) -> None:
+@click.option("--full-errors", is_flag=True, help="Send clients error texts and log lines, as dev does.")
+def serve(
+    functions: Path,
+    data: Path,
+    host: str,
+    port: int,
+    workers: int,
+    action_workers: int,
+    static: Path | None,
+    full_errors: bool,
+) -> None:
     """Serve a functions folder in production: no watching, one reading of the folder."""
     from evolute.cli.serve import serve_forever
 
-    serve_forever(_config(functions, data, host, port, workers, action_workers, development=False, redact=redact))
+    redact = not full_errors
+    serve_forever(
+        _config(functions, data, host, port, workers, action_workers, static, development=False, redact=redact)
+    )
 
 
 @commands.command()
@@ -115,6 +130,7 @@ def _config(
     port: int,
     workers: int,
     action_workers: int,
+    static: Path | None,
     *,
     development: bool,
     redact: bool = False,
@@ -130,4 +146,5 @@ def _config(
         redact_errors=redact,
         limits=limits_from_environment(),
         failpoint=failpoint_from_environment(),
+        static_folder=static,
     )

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -126,6 +127,20 @@ def _check_folder(config: Config) -> None:
     fault = package_fault(folder.absolute().name)
     if fault is not None:
         raise click.ClickException(f"the functions folder {folder.absolute()} is imported as a package, but {fault}")
+    if config.static_folder is not None:
+        _check_static(config.static_folder, private=[folder, config.data_folder])
+
+
+def _check_static(folder: Path, private: list[Path]) -> None:
+    if not folder.is_dir():
+        raise click.ClickException(f"there is no folder {folder} to serve; name one with --static, or build the page")
+    if not (folder / "index.html").is_file():
+        raise click.ClickException(f"there is no index.html in {folder}; build the page, or name another with --static")
+    for each in private:
+        if each.resolve().is_relative_to(folder.resolve()):
+            raise click.ClickException(
+                f"{each} is inside {folder}, which everybody may read; serve a folder without it"
+            )
 
 
 def _listen(host: str, port: int) -> socket.socket:

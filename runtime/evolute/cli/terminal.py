@@ -29,6 +29,8 @@ def show_banner(config: Config, url: str, key_file: str, report: RegistryReport)
     click.secho(f"evolute serves {config.functions_folder}/ on ", nl=False)
     click.secho(url, bold=True, fg="green")
     show_functions(report)
+    if config.static_folder is not None:
+        click.echo(f"  page       {config.static_folder}/")
     click.echo(f"  data       {config.data_folder}/")
     click.echo(f"  admin key  {key_file}")
     click.echo()

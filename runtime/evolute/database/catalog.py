@@ -130,7 +130,7 @@ class TableDefinition:
         end = encode_component(document.get(CREATION_TIME, UNDEFINED)) + internal_id
         indexes = self.maintained
         if self._has_sparse:
-            indexes = tuple(index for index in indexes if index.has(document))
+            indexes = tuple([index for index in indexes if index._absent_without <= document.keys()])
         keys = [index._key(document, end) for index in indexes]
         if key_bytes_max is not None and max(map(len, keys), default=0) > key_bytes_max:
             index, key = max(zip(indexes, keys, strict=True), key=lambda pair: len(pair[1]))

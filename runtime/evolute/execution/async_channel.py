@@ -1,13 +1,13 @@
 """The end of a channel that lives on an event loop: the server's, and the action worker's.
 
-Frames arrive by callback, in order, in the loop turn in which their bytes arrive. Frames sent in one loop turn leave in
-one write. How many frames wait is bounded by the owner, who counts requests and callbacks; how large one is, here.
+Frames arrive by callback, in order, in the loop turn in which their bytes arrive. What is sent is written at once, and
+uvloop makes one system call of all that is written in a turn. How many frames wait is bounded by the owner, who counts
+requests and callbacks; how large one is, here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -26,7 +26,7 @@ async def open_channel(
     """Takes over the connected `sock` and closes it at the end."""
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
-    channel = AsyncChannel(loop, on_frame, on_closed, frame_bytes_max, sock.dup())
+    channel = AsyncChannel(on_frame, on_closed, frame_bytes_max, sock.dup())
     await loop.create_unix_connection(lambda: channel, sock=sock)
     return channel
 
@@ -40,52 +40,38 @@ class AsyncChannel(asyncio.Protocol):
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         on_frame: Callable[[Frame], None],
         on_closed: Callable[[Exception | None], None],
         frame_bytes_max: int,
         same_socket: socket.socket,
     ) -> None:
-        self._loop = loop
         self._same_socket = same_socket
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._frame_bytes_max = frame_bytes_max
         self._buffer = FrameBuffer(frame_bytes_max)
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
         self._fault: Exception | None = None
-        self._context = contextvars.copy_context()  # a flush belongs to no action, whoever sends
         self.closed = False
 
     def send(self, frame: Frame) -> None:
-        """Sends the frame at the end of this loop turn. Raises LimitReached if it is too large.
+        """Raises LimitReached if the frame is too large.
 
         On a closed channel nothing happens: whoever sends learns of the end by `on_closed`.
         """
         data = encode_frame(frame, self._frame_bytes_max)
-        if self.closed:
-            return
-        if not self._outgoing:
-            self._loop.call_soon(self._flush, context=self._context)
-        self._outgoing.append(data)
+        if self._transport is not None and not self.closed and not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
-        """Sends what waits, then closes. `on_closed` follows in a later loop turn."""
-        self._flush()
+        """Closes once all has been sent. `on_closed` follows in a later loop turn."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Closes at once; what waits is dropped."""
-        self._outgoing.clear()
         if self._transport is not None:
             self._transport.abort()
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if outgoing and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
     # --- asyncio.Protocol ---
 
@@ -107,7 +93,6 @@ class AsyncChannel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._read_rest()
         self.closed = True
-        self._outgoing.clear()
         self._on_closed(self._fault or exc)
 
     def _read_rest(self) -> None:

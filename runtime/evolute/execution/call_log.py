@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from evolute.clock import NS_PER_MS
 from evolute.execution.call_durations import CallDurations
 from evolute.limits import Limits
 
@@ -20,7 +21,8 @@ ENTRY_BYTES = 200  # what an entry weighs beside its texts
 
 
 class CallLogEntry(NamedTuple):
-    """One call that ended. `error` is the developer's text, None on success; `job` is the scheduled job that it ran."""
+    """One call that ended. `error` is the developer's text, None on success; `job` is the scheduled job that it ran,
+    `session` the (session id, request id) of a client's mutation."""
 
     path: str
     kind: str
@@ -29,6 +31,11 @@ class CallLogEntry(NamedTuple):
     log_lines: tuple[str, ...]
     error: str | None
     job: str | None
+    session: tuple[str, int] | None = None
+
+    @property
+    def ended_ms(self) -> float:
+        return self.started_ns / NS_PER_MS + self.duration_ms
 
 
 class CallLog:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from evolute.errors import (
     FunctionNotFound,
     FunctionTimedOut,
     LimitReached,
+    OutOfRetention,
     Overtaken,
     WorkerDied,
     WrongDeployment,
@@ -113,6 +114,30 @@ class Executor:
         """The query's answer now: every commit that was published before this call is in it."""
         with self._admission.admit(always=call.depth > 0):
             return _as_outcome(await self.query_cache.latest(call))
+
+    async def query_at(self, call: Call, ts: int) -> Outcome:
+        """The query's answer as of `ts`, which is published. Raises OutOfRetention if that cannot be known any more.
+
+        The store keeps one snapshot, so the query is run on the latest, and the log is asked whether a commit after
+        `ts` touched what it read.
+        """
+        with self._admission.admit():
+            result = await self.query_cache.latest(call)
+            if not result.good_at(ts) and self._database.log.first_published_touch(result.run.read_set, ts) is not None:
+                raise OutOfRetention(
+                    f"What '{call.path}' reads has changed since {ts}. Ask for the latest timestamp, and run all "
+                    "queries that belong together again."
+                )
+            return _as_outcome(result)._replace(ts=ts)
+
+    async def query_batch(self, calls: Sequence[Call]) -> dict[Call, Outcome]:
+        """The answers of several queries at one time. Every commit that was published before this call is in them."""
+        if not calls:
+            return {}
+        with self._admission.admit():
+            at_least_ts = self._database.log.published_ts
+            _, results = await self.query_cache.results_at(calls, (), at_least_ts=at_least_ts)
+            return {call: _as_outcome(result) for call, result in results.items()}
 
     async def queries_at(
         self, stale: list[Call], held: list[QueryResult], *, at_least_ts: int
@@ -348,6 +373,7 @@ class Executor:
                 log_lines=outcome.log_lines,
                 error=None if outcome.error is None else outcome.error.message,
                 job=call.job,
+                session=call.session,
             )
         )
 

@@ -206,7 +206,7 @@ def _decode_connect(fields: Fields) -> Connect:
         session_id=canonical_id,
         connection_count=fields.number("connectionCount"),
         last_close_reason=fields.optional_string("lastCloseReason"),
-        max_observed_ts=None if max_observed is None else _decode_ts("Connect.maxObservedTimestamp", max_observed),
+        max_observed_ts=None if max_observed is None else decode_ts("Connect.maxObservedTimestamp", max_observed),
         client_ts_ms=fields.optional_whole("clientTs"),
     )
 
@@ -324,7 +324,7 @@ def decode_server(text: str | bytes) -> ServerMessage:
             result, ts = _decode_result(fields), fields.optional_string("ts")
             if isinstance(result, Success) and ts is None:
                 raise MalformedMessage("MutationResponse.ts is missing; a success has one.")
-            commit_ts = None if ts is None else _decode_ts("MutationResponse.ts", ts)
+            commit_ts = None if ts is None else decode_ts("MutationResponse.ts", ts)
             return MutationResponse(fields.number("requestId"), result, commit_ts, fields.strings("logLines"))
         case "ActionResponse":
             return ActionResponse(fields.number("requestId"), _decode_result(fields), fields.strings("logLines"))
@@ -361,11 +361,12 @@ def _decode_result(fields: Fields) -> Success | Failure:
 
 
 def _decode_version(fields: Fields) -> StateVersion:
-    ts = _decode_ts(f"{fields.where}.ts", fields.string("ts"))
+    ts = decode_ts(f"{fields.where}.ts", fields.string("ts"))
     return StateVersion(fields.number("querySet"), fields.number("identity"), ts)
 
 
-def _decode_ts(where: str, text: str) -> int:
+def decode_ts(where: str, text: str) -> int:
+    """What `encode_ts` made. Raises MalformedMessage."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

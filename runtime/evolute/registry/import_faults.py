@@ -30,9 +30,10 @@ class ImportFaults:
 
     def _identity(self, error: BaseException, report: traceback.TracebackException) -> tuple[str, ...]:
         """What an error keeps when it is raised again by the same line of the same module."""
-        line = [report.filename or "", str(report.lineno)] if isinstance(error, SyntaxError) else []
+        if isinstance(error, SyntaxError):  # of the file that has it, whoever imports that
+            return (type(error).__name__, str(error), report.filename or "", str(report.lineno))
         frames = [f"{frame.filename}:{frame.lineno}" for frame in report.stack if frame.filename.startswith(self._root)]
-        return (type(error).__name__, str(error), *line, *frames[-1:])
+        return (type(error).__name__, str(error), *frames[-1:])
 
     def _trim(self, report: traceback.TracebackException) -> None:
         """From the first of the author's frames on, without Python's import and ours; causes likewise."""

@@ -23,15 +23,8 @@ from evolute.clock import NS_PER_MS
 from evolute.errors import FunctionNotFound
 from evolute.protocol.fields import Fields, shown
 from evolute.server.auth import Authenticator
-from evolute.server.http_api import (
-    HttpError,
-    bad_json_body,
-    identity_of,
-    json_object,
-    json_response,
-    read_body,
-    require_admin,
-)
+from evolute.server.http_error import HttpError, bad_json_body, json_response
+from evolute.server.http_request import json_object, read_json_body, require_admin, wait_identity
 from evolute.values.function_path import canonical_path
 
 Answer = Mapping[str, Any]
@@ -68,8 +61,10 @@ class AdminApi:
         self, name: str, operation: Callable[[Fields], Awaitable[Answer]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            require_admin(await identity_of(request, self._authenticator))
-            return json_response(await operation(Fields(name, json_object(await read_body(request, self._limits)))))
+            require_admin(await wait_identity(request, self._authenticator))
+            return json_response(
+                await operation(Fields(name, json_object(await read_json_body(request, self._limits))))
+            )
 
         return endpoint
 

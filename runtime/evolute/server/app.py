@@ -1,6 +1,7 @@
 """The ASGI application over a Backend, and the server that listens for it.
 
-Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, Metrics, front page
+Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, plain pages
+                                     └───► static files, or the front page
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,8 +32,12 @@ from evolute.server.admin_api import AdminApi
 from evolute.server.auth import Authenticator
 from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
-from evolute.server.http_api import HttpApi, HttpError, response_to_error
+from evolute.server.function_logs import FunctionLogs
+from evolute.server.http_api import HttpApi
+from evolute.server.http_error import HttpError, response_to_error
 from evolute.server.metrics import Metrics
+from evolute.server.plain_pages import plain_pages
+from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.sync.connection import Host
 from evolute.sync.transition import Disclosure
@@ -74,18 +79,26 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     routes = [
         WebSocketRoute("/api/sync", sync),
         WebSocketRoute("/api/{version}/sync", sync),
-        Route("/api/query", api.query, methods=["POST"]),
+        Route("/api/query", api.query, methods=["GET", "POST"]),
         Route("/api/mutation", api.mutation, methods=["POST"]),
         Route("/api/action", api.action, methods=["POST"]),
         Route("/api/function", api.function, methods=["POST"]),
+        Route("/api/run/{path:path}", api.run, methods=["POST"]),
         Route("/api/query_ts", api.query_ts, methods=["POST"]),
+        Route("/api/query_at_ts", api.query_at_ts, methods=["POST"]),
+        Route("/api/query_batch", api.query_batch, methods=["POST"]),
+        Route("/api/stream_function_logs", FunctionLogs(backend, authenticator).page),
+        *plain_pages(VERSION, authenticator, limits),
         *AdminApi(backend, authenticator).routes(),
         Route("/metrics", Metrics(backend, authenticator).page),
-        Route("/version", _version),
-        Route("/", root),
     ]
+    static_folder = backend.config.static_folder
+    if static_folder is None:
+        routes.append(Route("/", root))
     middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
+    if static_folder is not None:
+        app.router.default = StaticFiles(static_folder, otherwise=app.router.not_found)
     app.state.sync = sync
     return app
 
@@ -122,17 +135,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _version(request: Request) -> Response:
-    return PlainTextResponse(VERSION)
-
-
 async def _no_such_endpoint(request: Request, error: Exception) -> Response:
     """400 under /api: the command line of npm takes a 404 for something that will come if it tries again."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404 and request.url.path.startswith("/api/"):
         return HttpError(400, "UnknownEndpoint", f"There is no endpoint {request.method} {request.url.path}.").response
     code = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-    return HttpError(error.status_code, code, f"{error.detail}: {request.method} {request.url.path}").response
+    response = HttpError(error.status_code, code, f"{error.detail}: {request.method} {request.url.path}").response
+    response.headers.update(error.headers or {})
+    return response
 
 
 class Slashes:

@@ -1,92 +1,36 @@
-"""One-shot calls over HTTP: POST /api/query, /api/mutation, /api/action, and /api/function for administrators.
+"""One-shot calls over HTTP (protocol §6), and several queries as of one time.
+
+    POST /api/query  mutation  action    a function of that kind; GET /api/query has it in the address
+    POST /api/run/<module>/<function>    of any kind; and so has /api/function, which is for administrators
+    POST /api/query_batch                several queries
+    POST /api/query_ts, query_at_ts      the latest timestamp, and then one query after the other as of that one
 
 A function that ran, even one that raised, is answered with 200 and `status`; every other end has an HTTP status of its
-own and a body of `code` and `message` (protocol §6.2). Clients rely on both.
+own and a body of `code` and `message` (`http_error.py`). Clients rely on both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from evolute.clock import random_bytes
-from evolute.errors import BadRequest, DiskFault, EvoluteError, FunctionNotFound, Retry, Unauthorized
+from evolute.errors import BadRequest
 from evolute.execution.executor import Executor
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
-from evolute.protocol.codec import decode_arguments, encode_ts
+from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.server.auth import Authenticator
+from evolute.server.http_error import HttpError, bad_json_body, json_response
+from evolute.server.http_request import json_object, read_json_body, request_id_of, require_admin, wait_identity
+from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.values import wire_codec
-from evolute.values.function_path import canonical_path, missing_text
-
-Format = Callable[[bytes], bytes]
-
-
-def _as_it_is(value: bytes) -> bytes:
-    return value
-
-
-_FORMATS: Mapping[str, Format] = {
-    "convex_encoded_json": _as_it_is,
-    "convex_json": _as_it_is,
-    "json": wire_codec.clean,
-    "convex_clean_json": wire_codec.clean,
-}
-_DEFAULT_FORMAT = "json"
-
-CLIENT_CLOSED_REQUEST = 408
-
-
-class HttpError(Exception):
-    """A request that no function was run for."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-    @property
-    def response(self) -> Response:
-        return json_response({"code": self.code, "message": str(self)}, self.status)
-
-
-def bad_json_body(message: str) -> HttpError:
-    return HttpError(400, "BadJsonBody", message)
-
-
-def json_response(tree: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(tree), status, media_type="application/json")
-
-
-def response_to_error(error: EvoluteError) -> Response | None:
-    """The answer for an error of ours that is no function's; None if it is not for the client to know."""
-    match error:
-        case Retry() | DiskFault():
-            status = 503
-        case Unauthorized():
-            status = 401
-        case BadRequest():
-            status = 400
-        case _:
-            return None
-    return HttpError(status, error.code, str(error)).response
-
-
-@dataclass(frozen=True)
-class HttpCall:
-    """What a body asks for. `fault` is why the arguments cannot be given to any function."""
-
-    path: str
-    arguments: bytes
-    fault: str | None
-    format: Format
+from evolute.values.export_codec import exported
 
 
 class HttpApi:
@@ -108,6 +52,7 @@ class HttpApi:
         self._redact = redact
 
     async def query(self, request: Request) -> Response:
+        """POST with a body, GET with the call in the address."""
         return await self._call(request, "query")
 
     async def mutation(self, request: Request) -> Response:
@@ -118,25 +63,78 @@ class HttpApi:
 
     async def function(self, request: Request) -> Response:
         """A function of any kind, internal ones too; for administrators."""
-        return await self._call(request, None)
+        identity = await wait_identity(request, self._authenticator)
+        require_admin(identity)
+        wanted = wanted_call(await self._body(request), request, self._limits)
+        return self._answer(request, wanted, await self._run(wanted, None, identity))
+
+    async def run(self, request: Request) -> Response:
+        """A function of any kind, named by the address."""
+        identity = await wait_identity(request, self._authenticator)
+        path = path_of_address(request.path_params["path"])
+        wanted = wanted_call({**await self._body(request), "path": path}, request, self._limits)
+        return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def query_ts(self, request: Request) -> Response:
-        """The latest timestamp."""
+        """The latest timestamp, for `query_at_ts`."""
         return json_response({"ts": encode_ts(self._published_ts())})
 
-    async def _call(self, request: Request, kind: Kind | None) -> Response:
-        identity = await identity_of(request, self._authenticator)
-        if kind is None:
-            require_admin(identity)
-        wanted = _decode_body(await read_body(request, self._limits), self._limits)
-        outcome = await self._run(wanted, kind, identity)
-        return self._response(request, wanted.format, outcome)
-
-    async def _run(self, wanted: HttpCall, kind: Kind | None, identity: Identity) -> Outcome:
+    async def query_at_ts(self, request: Request) -> Response:
+        """A query as of an earlier `query_ts`. If what it reads has changed since, the caller begins anew."""
+        identity = await wait_identity(request, self._authenticator)
+        tree = await self._body(request)
+        written_ts = tree.get("ts")
+        if not isinstance(written_ts, str):
+            raise bad_json_body(f"The field `ts` must be the `ts` of /api/query_ts, got {shown(written_ts)}.")
+        ts = decode_ts("ts", written_ts)
+        if ts > self._published_ts():
+            raise HttpError(
+                400, "TimestampInFuture", f"Nothing has happened yet at {ts}: take the ts of /api/query_ts."
+            )
+        wanted = wanted_call(tree, request, self._limits)
         if wanted.fault is not None:
-            return Outcome(None, CallError(wanted.fault, code=BadRequest.code), (), 0)
-        public_only = not identity.is_admin
-        call = Call(wanted.path, wanted.arguments, kind=kind, public_only=public_only, identity=identity.attributes)
+            return self._answer(request, wanted, _fault_of(wanted))
+        call = _call_of(wanted, "query", identity)
+        return self._answer(request, wanted, await self._executor.query_at(call, ts))
+
+    async def query_batch(self, request: Request) -> Response:
+        """Several queries, all answered as of one time."""
+        identity = await wait_identity(request, self._authenticator)
+        queries, queries_max = (await self._body(request)).get("queries"), self._limits.http_batch_queries_max
+        if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
+            raise bad_json_body(f"The field `queries` must be a list of objects, got {shown(queries)}.")
+        if len(queries) > queries_max:
+            text = f"One batch may have {queries_max} queries (http_batch_queries_max), got {len(queries)}."
+            raise bad_json_body(text)
+        wanted = [
+            wanted_call(query, request, self._limits, where=f"queries[{place}].") for place, query in enumerate(queries)
+        ]
+        outcomes = await self._executor.query_batch(
+            [_call_of(one, "query", identity) for one in wanted if one.fault is None]
+        )
+        results = [
+            _fault_of(one) if one.fault is not None else outcomes[_call_of(one, "query", identity)] for one in wanted
+        ]
+        spelt = [self._spelt(request, one.format, result) for one, result in zip(wanted, results, strict=True)]
+        return json_response({"results": spelt})
+
+    # --- Inside ----------------------------------------------------------------------------------------------------
+
+    async def _call(self, request: Request, kind: Kind) -> Response:
+        identity = await wait_identity(request, self._authenticator)
+        if request.method in ("GET", "HEAD"):
+            wanted = wanted_by_address(request, self._limits)
+        else:
+            wanted = wanted_call(await self._body(request), request, self._limits)
+        return self._answer(request, wanted, await self._run(wanted, kind, identity))
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        return json_object(await read_json_body(request, self._limits))
+
+    async def _run(self, wanted: WantedCall, kind: Kind | None, identity: Identity) -> Outcome:
+        if wanted.fault is not None:
+            return _fault_of(wanted)
+        call = _call_of(wanted, kind, identity)
         match kind:
             case "query":
                 return await self._executor.query(call)
@@ -147,11 +145,14 @@ class HttpApi:
             case None:
                 return await self._executor.run_any(call)
 
-    def _response(self, request: Request, format: Format, outcome: Outcome) -> Response:
+    def _answer(self, request: Request, wanted: WantedCall, outcome: Outcome) -> Response:
+        return json_response(self._spelt(request, wanted.format, outcome))
+
+    def _spelt(self, request: Request, format: Format, outcome: Outcome) -> dict[str, object]:
         def spelt(value: bytes) -> orjson.Fragment:
             spelt = format(value)
             # PyPI's http_client takes a bare `3` for something that is not a number of Convex's.
-            is_python = request.headers.get("convex-client", "").startswith("python-")
+            is_python = request.headers.get("convex-client", "").startswith("python-") and format is not exported
             return orjson.Fragment(wire_codec.with_points(spelt) if is_python else spelt)
 
         tree: dict[str, object]
@@ -159,79 +160,26 @@ class HttpApi:
             assert outcome.value is not None
             tree = {"status": "success", "value": spelt(outcome.value)}
         else:
-            text = outcome.error.client_text(random_bytes(8).hex(), redact=self._redact)
+            text = outcome.error.client_text(request_id_of(request), redact=self._redact)
             tree = {"status": "error", "errorMessage": _encodable(text)}
             if outcome.error.data is not None:
                 tree["errorData"] = spelt(outcome.error.data)
         if outcome.log_lines and not self._redact:
             tree["logLines"] = [_encodable(line) for line in outcome.log_lines]
-        return json_response(tree)
+        return tree
 
 
-async def identity_of(request: Request, authenticator: Authenticator) -> Identity:
-    """Who asks. Raises Unauthorized, and IssuerUnavailable if that cannot be known."""
-    header = request.headers.get("authorization")
-    key = request.query_params.get("adminKey")
-    return await authenticator.wait_identity(f"Convex {key}" if header is None and key else header)
+def _call_of(wanted: WantedCall, kind: Kind | None, identity: Identity) -> Call:
+    public_only = not identity.is_admin
+    return Call(wanted.path, wanted.arguments, kind=kind, public_only=public_only, identity=identity.attributes)
 
 
-def require_admin(identity: Identity) -> None:
-    """Raises HttpError for everybody else."""
-    if not identity.is_admin:
-        raise HttpError(403, "BadDeployKey", "This endpoint needs the admin key: `Authorization: Convex <key>`.")
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """A body of JSON, not parsed yet. Raises HttpError."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise bad_json_body(f"The Content-Type must be application/json, got {media_type or 'none'!r}.")
-    bytes_max = limits.http_body_bytes_max
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > bytes_max:
-                raise bad_json_body(f"The body is longer than {bytes_max} bytes (http_body_bytes_max).")
-    except ClientDisconnect:
-        raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.") from None
-    return bytes(body)
+def _fault_of(wanted: WantedCall) -> Outcome:
+    """The answer of a call that no function can be given."""
+    assert wanted.fault is not None
+    return Outcome(None, CallError(wanted.fault, code=BadRequest.code), (), 0)
 
 
 def _encodable(text: str) -> str:
     """What functions print and raise may hold lone surrogates, which JSON cannot; they become `?`."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as an object. Raises HttpError."""
-    try:
-        tree = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_json_body(f"The body is not JSON: {error}.") from None
-    if not isinstance(tree, dict):
-        raise bad_json_body(f"The body must be a JSON object, got {shown(tree)}.")
-    return tree
-
-
-def _decode_body(body: bytes, limits: Limits) -> HttpCall:
-    """Raises HttpError, which names what is wrong."""
-    tree = json_object(body)
-    written_path = tree.get("path")
-    if not isinstance(written_path, str):
-        raise bad_json_body(f"The field `path` must be a string, got {shown(written_path)}.")
-    if "args" not in tree:
-        raise bad_json_body("The field `args` is missing: the object of named arguments.")
-    format_name = tree.get("format") or _DEFAULT_FORMAT
-    format = _FORMATS.get(format_name) if isinstance(format_name, str) else None
-    if format is None:
-        names = ", ".join(_FORMATS)
-        raise HttpError(400, "BadFormat", f"There is no format {shown(format_name)}; there are {names}.")
-    try:
-        path = canonical_path(written_path)
-    except FunctionNotFound as error:
-        raise HttpError(400, "BadConvexFunctionIdentifier", str(error)) from None
-    if tree.get("componentPath"):
-        return HttpCall(path, b"{}", missing_text(path), format)
-    arguments, fault = decode_arguments(path, tree["args"], limits)
-    return HttpCall(path, arguments, fault, format)

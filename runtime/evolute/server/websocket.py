@@ -2,7 +2,6 @@
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
-A response and the Transition behind it leave together: a write costs more than all that is done to make its message.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ from evolute.sync.connection import Connection, Host, SocketGone
 
 NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
-
-_CHARACTER_BYTES_MAX = 4
-_UNWRITTEN_BYTES_MAX = 64 * 1024
 
 
 class SyncEndpoint:
@@ -114,8 +110,6 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     fragment_bytes: int
     close_s: float
     _heard_at = 0.0
-    _unwritten_bytes = 0
-    _write_handle: asyncio.Handle | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
@@ -126,36 +120,11 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         text = message.get("text") if message["type"] == "websocket.send" else None
         if not is_open or not isinstance(text, str):
             await super().send(message)
-        elif len(text) > self.fragment_bytes // _CHARACTER_BYTES_MAX:
-            await self._send_fragments(text.encode())
         else:
-            await self._send_soon(text.encode())
+            await self._send_text(text.encode())
         await self.writable.wait()
 
-    async def _send_soon(self, data: bytes) -> None:
-        """Short messages of one turn of the loop leave in one write."""
-        await self.writable.wait()
-        if self.disconnected:
-            raise ClientDisconnected
-        try:
-            self.conn.send_text(data)
-        except InvalidState as error:
-            raise ClientDisconnected from error
-        self._unwritten_bytes += len(data)
-        if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
-            self._write()
-        elif self._write_handle is None:
-            self._write_handle = self.loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        if self._write_handle is not None:
-            self._write_handle.cancel()
-            self._write_handle = None
-        self._unwritten_bytes = 0
-        if not self.transport.is_closing():
-            self.transport.write(b"".join(self.conn.data_to_send()))
-
-    async def _send_fragments(self, data: bytes) -> None:
+    async def _send_text(self, data: bytes) -> None:
         is_first = True
         for fragment, is_last in fragments_of(data, self.fragment_bytes):
             await self.writable.wait()
@@ -170,6 +139,10 @@ class SyncProtocol(WebSocketsSansIOProtocol):
                 raise ClientDisconnected from error
             self._write()
             is_first = False
+
+    def _write(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
 
     def _close(self, code: int, reason: str) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})

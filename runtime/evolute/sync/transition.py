@@ -34,10 +34,14 @@ class Disclosure:
         """The id in a call's error texts; a client that named its session can work it out for itself."""
         if session_id is None:
             return self.new_request_id()
-        return hashlib.sha256(f"{session_id}|{request_id}".encode()).hexdigest()[:16]
+        return request_name(session_id, request_id)
 
     def log_lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         return () if self.redact else lines
+
+
+def request_name(session_id: str, request_id: int) -> str:
+    return hashlib.sha256(f"{session_id}|{request_id}".encode()).hexdigest()[:16]
 
 
 def encoded_answer(result: QueryResult, disclosure: Disclosure) -> bytes:

@@ -1,0 +1,72 @@
+"""What every endpoint takes from a request before it does anything: who asks, the body, the id of the request."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from evolute.clock import random_bytes
+from evolute.limits import Limits
+from evolute.protocol.fields import shown
+from evolute.server.auth import Authenticator
+from evolute.server.http_error import HttpError, bad_json_body
+from evolute.sync.identity import Identity
+
+CLIENT_CLOSED_REQUEST = 408
+
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+
+
+async def wait_identity(request: Request, authenticator: Authenticator) -> Identity:
+    """Who asks. Raises Unauthorized, and IssuerUnavailable if that cannot be known."""
+    header = request.headers.get("authorization")
+    key = request.query_params.get("adminKey")
+    return await authenticator.wait_identity(f"Convex {key}" if header is None and key else header)
+
+
+def require_admin(identity: Identity) -> None:
+    """Raises HttpError for everybody else."""
+    if not identity.is_admin:
+        raise HttpError(403, "BadDeployKey", "This endpoint needs the admin key: `Authorization: Convex <key>`.")
+
+
+def request_id_of(request: Request) -> str:
+    """The name of the call in its error text: the one that a proxy gave it, or else a new one."""
+    given = request.headers.get("convex-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else random_bytes(8).hex()
+
+
+async def read_json_body(request: Request, limits: Limits) -> bytes:
+    """A body of JSON, not parsed yet. Raises HttpError."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise bad_json_body(f"The Content-Type must be application/json, got {media_type or 'none'!r}.")
+    bytes_max = limits.http_body_bytes_max
+    return await read_body(request, bytes_max, f"The body is longer than {bytes_max} bytes (http_body_bytes_max).")
+
+
+async def read_body(request: Request, bytes_max: int, too_long: str) -> bytes:
+    """Any body. Raises HttpError."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > bytes_max:
+                raise bad_json_body(too_long)
+    except ClientDisconnect:
+        raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.") from None
+    return bytes(body)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as an object. Raises HttpError."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_json_body(f"The body is not JSON: {error}.") from None
+    if not isinstance(tree, dict):
+        raise bad_json_body(f"The body must be a JSON object, got {shown(tree)}.")
+    return tree
