@@ -60,6 +60,8 @@ PURE = (
     RUNTIME / "database" / "interval_map.py",
     CLIENT / "state_machine.py",
     CLIENT / "authentication.py",
+    CLIENT / "shown_results.py",
+    CLIENT / "local_store.py",
 )
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 

@@ -14,6 +14,7 @@ from evolute_client.async_client import Client
 from evolute_client.authentication import AuthState
 from evolute_client.errors import ClientClosed, ConnectionLost, FunctionError, RequestRefused
 from evolute_client.http_client import HttpClient
+from evolute_client.local_store import LocalStore, OptimisticUpdate, QueryEntry
 from evolute_client.subscription import Subscription
 from evolute_client.sync_client import SyncClient, SyncSubscription
 from evolute_client.token_keeper import TokenFetcher
@@ -27,6 +28,9 @@ __all__ = [
     "FunctionError",
     "HttpClient",
     "Int64",
+    "LocalStore",
+    "OptimisticUpdate",
+    "QueryEntry",
     "RequestRefused",
     "Subscription",
     "SyncClient",

@@ -25,6 +25,7 @@ from evolute.values import wire_codec
 from evolute_client.authentication import AuthChange, AuthState, admin_token
 from evolute_client.connection import Connection, Sleep
 from evolute_client.errors import ClientClosed, ConnectionLost
+from evolute_client.local_store import OptimisticUpdate
 from evolute_client.requests import Lost
 from evolute_client.state_machine import StateMachine, Update
 from evolute_client.subscription import LOGGER, Feed, Subscription, log, opened
@@ -178,13 +179,20 @@ class Client:
             except StopAsyncIteration:
                 raise ClientClosed from None
 
-    async def mutation(self, path: str, /, **arguments: object) -> Any:
+    async def mutation(
+        self, path: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object
+    ) -> Any:
         """What the mutation returned, once the subscriptions of this client show its effects.
 
-        It runs exactly once even if the connection is lost meanwhile.
+        It runs exactly once even if the connection is lost meanwhile. `optimistic_update(store)` shows subscribers at
+        once what they will see (LocalStore); it is taken back in the step that shows the effects, or when it fails.
         """
         encoded = self._encode(path, arguments)
-        return await self._wait_answer(self._state.mutation(path, encoded))
+        if optimistic_update is None:
+            return await self._wait_answer(self._state.mutation(path, encoded))
+        request_id, update = self._state.mutation_expecting(path, encoded, optimistic_update)
+        self._deliver(update)
+        return await self._wait_answer(request_id)
 
     async def action(self, path: str, /, **arguments: object) -> Any:
         """What the action returned. Raises ConnectionLost if the connection goes while it runs: it is not run again."""
@@ -243,6 +251,8 @@ class Client:
     def _deliver(self, update: Update) -> None:
         for printed in update.logs:
             log(printed)
+        for fault in update.faults:
+            LOGGER.error("an optimistic update failed when it was run again: %s", fault, exc_info=fault)
         for query_id, result in update.results.items():
             for feed in self._feeds.get(query_id, ()):
                 feed.offer(result)

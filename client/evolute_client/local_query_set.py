@@ -1,14 +1,28 @@
 """What this client wants to see: its live queries, and what the server has not yet been told about them.
 
-Two subscriptions of one path with equal arguments are one query. Ids are never used again. Changes collect until
+Two subscriptions of one function with equal arguments are one query. Ids are never used again. Changes collect until
 `take_change` turns them into one ModifyQuerySet, so a query that is added and removed in between is never mentioned.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from evolute.errors import FunctionNotFound
 from evolute.protocol.messages import AddQuery, ModifyQuerySet, RemoveQuery
+from evolute.values.function_path import canonical_path
+
+QueryKey: TypeAlias = tuple[str, bytes]
+"""Path and arguments, both in their one spelling."""
+
+
+def query_key(path: str, arguments: bytes) -> QueryKey:
+    """A path that names no function is its own spelling: it is the server who says so."""
+    try:
+        return canonical_path(path), arguments
+    except FunctionNotFound:
+        return path, arguments
 
 
 @dataclass
@@ -23,7 +37,7 @@ class LocalQuerySet:
     def __init__(self) -> None:
         self._next_id = 0
         self._live: dict[int, _LiveQuery] = {}
-        self._id_of: dict[tuple[str, bytes], int] = {}
+        self._id_of: dict[QueryKey, int] = {}
         self._changes: dict[int, AddQuery | RemoveQuery] = {}
         self._restarted = True
         self.version = 0
@@ -35,12 +49,21 @@ class LocalQuerySet:
     def path(self, query_id: int) -> str:
         return self._live[query_id].path
 
+    def key(self, query_id: int) -> QueryKey:
+        live = self._live[query_id]
+        return query_key(live.path, live.arguments)
+
+    def find(self, key: QueryKey) -> int | None:
+        """The id of the query, if there is a subscriber."""
+        return self._id_of.get(key)
+
     def add(self, path: str, arguments: bytes) -> int:
         """The id of the query; each `add` needs its `remove`."""
-        query_id = self._id_of.get((path, arguments))
+        key = query_key(path, arguments)
+        query_id = self._id_of.get(key)
         if query_id is None:
             query_id, self._next_id = self._next_id, self._next_id + 1
-            self._id_of[path, arguments] = query_id
+            self._id_of[key] = query_id
             self._live[query_id] = _LiveQuery(path, arguments)
             self._changes[query_id] = self._added(query_id)
         self._live[query_id].subscribers += 1
@@ -52,7 +75,7 @@ class LocalQuerySet:
         live.subscribers -= 1
         if live.subscribers:
             return
-        del self._live[query_id], self._id_of[live.path, live.arguments]
+        del self._live[query_id], self._id_of[query_key(live.path, live.arguments)]
         if isinstance(self._changes.get(query_id), AddQuery):
             del self._changes[query_id]
         else:

@@ -53,7 +53,7 @@ class _Lane:
 
 class Requests:
     def __init__(self, *, mutations_in_flight_max: int, actions_in_flight_max: int) -> None:
-        self._next_id = 0
+        self.next_id = 0
         self._open: dict[int, Request] = {}
         self._answers: dict[int, tuple[int, Success]] = {}
         self._older: set[int] = set()
@@ -123,7 +123,7 @@ class Requests:
         self._actions.restart(self._actions.waiting)
 
     def _take_id(self) -> int:
-        request_id, self._next_id = self._next_id, self._next_id + 1
+        request_id, self.next_id = self.next_id, self.next_id + 1
         return request_id
 
     def _complete(self, request_id: int, result: Success | Failure | Lost) -> Completion:

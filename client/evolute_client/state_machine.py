@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from evolute.limits import Limits
 from evolute.protocol.messages import (
+    INITIAL_VERSION,
     ActionResponse,
     AuthError,
     ClientMessage,
@@ -32,9 +33,11 @@ from evolute.protocol.messages import (
 )
 from evolute_client.authentication import AuthChange, Authentication, AuthState, FetchToken, RefreshAfter
 from evolute_client.errors import RequestRefused
-from evolute_client.local_query_set import LocalQuerySet
-from evolute_client.remote_results import ProtocolBroken, RemoteResults, Result
+from evolute_client.local_query_set import LocalQuerySet, QueryKey
+from evolute_client.local_store import OptimisticUpdate, Result
+from evolute_client.remote_results import ProtocolBroken, RemoteResults
 from evolute_client.requests import Completion, Requests
+from evolute_client.shown_results import ShownResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,16 @@ class LogLines:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """News of one moment, to be handed on at once: new results by query id, calls that are complete, who this is."""
+    """News of one moment, to be handed on at once: new results by query id, calls that are complete, who this is.
 
-    results: Mapping[int, Result] = field(default_factory=dict)
+    A result of None takes back what was only expected. `faults` is what optimistic updates have raised.
+    """
+
+    results: Mapping[int, Result | None] = field(default_factory=dict)
     completions: tuple[Completion, ...] = ()
     logs: tuple[LogLines, ...] = ()
     auth: AuthChange | None = None
+    faults: tuple[Exception, ...] = ()
 
 
 class StateMachine:
@@ -63,6 +70,7 @@ class StateMachine:
         self._auth = Authentication(token or NoToken(), limits)
         self._queries = LocalQuerySet()
         self._remote = RemoteResults()
+        self._shown = ShownResults()
         self._requests = Requests(
             mutations_in_flight_max=max(1, limits.session_mutations_max // 2),
             actions_in_flight_max=max(1, limits.session_actions_max // 2),
@@ -95,17 +103,34 @@ class StateMachine:
         return self._queries.add(path, arguments)
 
     def unsubscribe(self, query_id: int) -> None:
+        key = self._queries.key(query_id)
         self._queries.remove(query_id)
         if query_id not in self._queries:
             self._remote.forget(query_id)
+            self._shown.forget(key)
 
     def result(self, query_id: int) -> Result | None:
-        """The query's result, if this connection has shown one."""
-        return self._remote.get(query_id) if self.is_connected else None
+        """What a new subscriber is shown at once: what this connection has shown, or what is expected."""
+        if not self.is_connected:
+            return None
+        key = self._queries.key(query_id)
+        return self._shown.expected(key) or (self._shown.get(key) if self._remote.get(query_id) is not None else None)
+
+    def shown(self, query_id: int) -> Result | None:
+        """What was shown last, by this connection or by one before it of which it has not taken the place yet."""
+        return self._shown.get(self._queries.key(query_id))
 
     def mutation(self, path: str, arguments: bytes) -> int:
         """A request id, which `Update.completions` names in the end."""
         return self._requests.mutation(path, arguments)
+
+    def mutation_expecting(self, path: str, arguments: bytes, update: OptimisticUpdate) -> tuple[int, Update]:
+        """A mutation whose change is shown at once, until the server shows it or it fails.
+
+        Raises what `update` raises; then there is no mutation.
+        """
+        changes = self._shown.add(self._requests.next_id, update)
+        return self._requests.mutation(path, arguments), self._update(changes, [], [])
 
     def action(self, path: str, arguments: bytes) -> int:
         """A request id, which `Update.completions` names in the end."""
@@ -208,16 +233,37 @@ class StateMachine:
                 self._queries.set_journal(modification.query_id, modification.journal)
                 if modification.log_lines:
                     logs.append(LogLines(self._queries.path(modification.query_id), modification.log_lines))
-        wanted = {query_id: result for query_id, result in results.items() if query_id in self._queries}
-        return Update(wanted, tuple(self._requests.reach(message.end.ts)), tuple(logs), self._auth.take_change())
+        completions = self._requests.reach(message.end.ts)
+        changes = self._shown.show(
+            {self._queries.key(query_id): result for query_id, result in results.items() if query_id in self._queries},
+            [completion.request_id for completion in completions],
+            restarted=message.start == INITIAL_VERSION,
+        )
+        return self._update(changes, completions, logs)
 
     def _receive_response(self, message: MutationResponse | ActionResponse) -> Update:
         path = self._requests.path(message.request_id)
-        logs = (LogLines(path, message.log_lines),) if path is not None and message.log_lines else ()
+        logs = [LogLines(path, message.log_lines)] if path is not None and message.log_lines else []
         if isinstance(message, MutationResponse) and message.ts is not None:
             self._observe(message.ts)
         completions = self._requests.answer(message, self._remote.version.ts)
-        return Update(completions=tuple(completions), logs=logs)
+        changes = self._shown.drop([completion.request_id for completion in completions])
+        return self._update(changes, completions, logs)
+
+    def _update(
+        self, changes: Mapping[QueryKey, Result | None], completions: list[Completion], logs: list[LogLines]
+    ) -> Update:
+        faults = tuple(self._shown.take_faults())
+        return Update(self._by_id(changes), tuple(completions), tuple(logs), self._auth.take_change(), faults)
+
+    def _by_id(self, changes: Mapping[QueryKey, Result | None]) -> dict[int, Result | None]:
+        """What concerns a live query."""
+        found: dict[int, Result | None] = {}
+        for key, result in changes.items():
+            query_id = self._queries.find(key)
+            if query_id is not None:
+                found[query_id] = result
+        return found
 
     def _receive_auth_error(self, message: AuthError) -> Update:
         if self._auth.is_admin:

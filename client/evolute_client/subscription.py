@@ -58,10 +58,11 @@ class Feed:
         self._error: Exception | None = None
         self._news = asyncio.Event()
 
-    def offer(self, result: Success | Failure) -> None:
+    def offer(self, result: Success | Failure | None) -> None:
+        """None takes back what was offered before, if the reader has not seen it."""
         if result == self._newest:
             return
-        self._newest, self._unseen = result, True
+        self._newest, self._unseen = result, result is not None
         self._news.set()
 
     def end(self, error: Exception | None = None) -> None:

@@ -13,6 +13,7 @@ from evolute_client.async_client import Client
 from evolute_client.authentication import AuthState
 from evolute_client.connection import Sleep
 from evolute_client.errors import ClientClosed
+from evolute_client.local_store import OptimisticUpdate
 from evolute_client.subscription import Subscription
 from evolute_client.token_keeper import TokenFetcher
 
@@ -91,8 +92,9 @@ class SyncClient:
     def query(self, path: str, /, **arguments: object) -> Any:
         return self._wait(self._client.query(path, **arguments))
 
-    def mutation(self, path: str, /, **arguments: object) -> Any:
-        return self._wait(self._client.mutation(path, **arguments))
+    def mutation(self, path: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object) -> Any:
+        """See `Client`. The update is run on a thread of the client."""
+        return self._wait(self._client.mutation(path, optimistic_update=optimistic_update, **arguments))
 
     def action(self, path: str, /, **arguments: object) -> Any:
         return self._wait(self._client.action(path, **arguments))

@@ -5,6 +5,7 @@ comment or empty line, are exactly what must come of it:
 
     send {…}               a message to the server, as it is on the wire
     result 0 = […]         the new result of query 0; `fault 0 = …` if it failed
+    taken back 0           query 0 has no result any more
     complete 0 = …         request 0 is complete; `failed`, `lost`
     log path: …            a line that a function printed
     broken: … / refused: … the connection is to be given up; the key is wrong
@@ -45,6 +46,7 @@ from evolute.protocol.messages import (
     Transition,
 )
 from evolute_client.errors import RequestRefused
+from evolute_client.local_store import LocalStore
 from evolute_client.remote_results import ProtocolBroken
 from evolute_client.requests import Lost
 from evolute_client.state_machine import StateMachine, Update
@@ -117,8 +119,25 @@ class Session:
         yield from ()
 
     def do_mutation(self, rest: str) -> Iterator[str]:
-        path, arguments = rest.split(" ", 1)
-        yield f"request {self.machine.mutation(path, arguments.encode())}"
+        """`PATH ARGUMENTS [; append QUERY ARGUMENTS VALUE | ; set QUERY ARGUMENTS VALUE | ; count QUERY]…`
+
+        What follows is its optimistic update. `append` does so if there is a result; `count` sets `counts` to how
+        many results there are of a query.
+        """
+        call, *changes = rest.split(" ; ")
+        path, arguments = call.split(" ", 1)
+        if not changes:
+            yield f"request {self.machine.mutation(path, arguments.encode())}"
+            return
+        try:
+            request, update = self.machine.mutation_expecting(
+                path, arguments.encode(), lambda store: alter(store, changes)
+            )
+        except ValueError as error:
+            yield f"raised {error}"
+            return
+        yield f"request {request}"
+        yield from shown(update)
 
     def do_action(self, rest: str) -> Iterator[str]:
         path, arguments = rest.split(" ", 1)
@@ -205,6 +224,24 @@ class Session:
         yield from shown(self.machine.receive(codec.decode_server(codec.encode_server(message))))
 
 
+def alter(store: LocalStore, changes: list[str]) -> None:
+    """An optimistic update in words. `refuse` raises ValueError if the value is in the list."""
+    for change in changes:
+        kind, path, *rest = change.split(" ")
+        arguments = json.loads(rest[0]) if rest else {}
+        shown = store.get_query(path, arguments)
+        match kind:
+            case "append" if shown is not None:
+                store.set_query(path, arguments, [*shown, json.loads(rest[1])])
+            case "set":
+                store.set_query(path, arguments, json.loads(rest[1]))
+            case "count":
+                entries = store.get_all_queries(path)
+                store.set_query("counts", {}, [[entry.arguments, len(entry.value)] for entry in entries])
+            case "refuse" if shown is not None and json.loads(rest[1]) in shown:
+                raise ValueError(f"{rest[1]} is shown already")
+
+
 def jwt(name: str, claims: dict[str, float]) -> str:
     """Signed by nobody: the client never checks."""
     return f"head.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.{name}"
@@ -230,10 +267,12 @@ def shown(update: Update) -> Iterator[str]:
     for printed in update.logs:
         yield from (f"log {printed.path}: {line}" for line in printed.lines)
     for query_id, result in update.results.items():
-        yield f"{'result' if isinstance(result, Success) else 'fault'} {query_id} = {outcome(result)}"
+        kinds = {Success: "result", Failure: "fault", type(None): "taken back"}
+        yield f"{kinds[type(result)]} {query_id}{'' if result is None else ' = ' + outcome(result)}"
     for completion in update.completions:
         names = {Success: "complete", Failure: "failed", Lost: "lost"}
         yield f"{names[type(completion.result)]} {completion.request_id} = {outcome(completion.result)}"
+    yield from (f"update failed: {fault}" for fault in update.faults)
     if update.auth is not None:
         yield "auth: confirmed" if update.auth.authenticated else f"auth: given up: {update.auth.error}"
 
