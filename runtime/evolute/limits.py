@@ -61,6 +61,7 @@ LEAST = {
     "subscriptions_max": 2,
     "session_record_retention_ms": 60_000,
     "message_bytes_max": 1 * KIB,
+    "transition_chunk_bytes": 4,
 }
 
 
@@ -171,6 +172,7 @@ class Limits:
     session_record_retention_ms: int = 14 * 24 * 3600 * 1000
     message_bytes_max: int = 64 * MIB
     frame_fragment_bytes: int = 4 * MIB
+    transition_chunk_bytes: int = 5_000_000
     heartbeat_ms: int = 15_000
     opening_burst_ms: int = 5
     close_ms_max: int = 5_000

@@ -27,7 +27,7 @@ import pytest
 from evolute.clock import NS_PER_MS
 from evolute.database.read_set import ReadSet
 from evolute.errors import BadAdminKey, NoAuthProvider, Unauthorized
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
 from evolute.protocol.messages import AdminToken, NoToken, Token, UserToken

@@ -128,6 +128,11 @@ ELSEWHERE = {
     "close_ms_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",
     "socket_silence_ms_max": "unit/test_websocket.py::test_a_peer_that_says_nothing_is_cut_off",
     "http_body_bytes_max": "unit/test_http_api.py::test_a_bad_body_is_refused_by_name",
+    "http_batch_queries_max": "unit/test_http_api.py::test_several_queries_as_of_one_time",
+    "echo_bytes_max": "unit/test_http_api.py::test_pages_and_odd_addresses",
+    "function_log_page_entries_max": "unit/test_function_logs.py::test_every_call_is_told_once",
+    "function_log_wait_ms": "unit/test_function_logs.py::test_who_asks_too_early_waits",
+    "transition_chunk_bytes": "unit/test_websocket.py::test_a_long_transition_goes_in_parts_to_those_who_know_them",
     "query_retry_ms_max": "scripts/test_sessions.py::test_script",
     "query_retry_ms_min": "unit/test_connection.py::test_a_query_whose_run_broke_off_is_tried_again",
     # Tokens of users

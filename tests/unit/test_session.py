@@ -15,7 +15,7 @@ import pytest
 
 from evolute.database.read_set import ReadSet
 from evolute.errors import FunctionCrashed
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_server, encode_client

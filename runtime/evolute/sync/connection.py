@@ -16,6 +16,7 @@ started run to their end, for nobody can take back half of what they do; `run` r
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,6 +26,7 @@ from typing import Protocol
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
 from evolute.errors import DiskFault, Retry, Unauthorized
 from evolute.execution.executor import Executor
+from evolute.execution.query_cache import Run
 from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import encode_server
@@ -222,8 +224,11 @@ class Connection:
                     ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
                     self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
                 case Compute():
-                    self._host.executor.query_cache.begin(effect.stale)
-                    self._computation = self._loop.create_task(self._compute(effect))
+                    run = self._host.executor.query_cache.begin(effect.stale)
+                    if run is None:
+                        self._computation = self._loop.create_task(self._compute(effect))
+                    else:
+                        run.add_done_callback(functools.partial(self._compute_after, effect))
                 case Verify(token):
                     self._verify(token)
                 case AwaitBurst():
@@ -323,6 +328,23 @@ class Connection:
                 list(wanted.stale), list(wanted.held), at_least_ts=wanted.at_least_ts
             )
             self._perform(self._session.results_ready(ts, results, now_ns=self._host.clock.now_ns()))
+        except Retry as error:
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
+        except Exception:
+            self._fail_unexpectedly("running a client's queries")
+
+    def _compute_after(self, wanted: Compute, run: Run) -> None:
+        """The one run that was waited for is over. A thousand sessions may have waited for it, without a task each."""
+        if self._session.is_closed or run.cancelled():
+            return
+        try:
+            run.result()
+            cache = self._host.executor.query_cache
+            found = cache.results_now(wanted.stale, wanted.held, at_least_ts=wanted.at_least_ts)
+            if found is None:
+                self._computation = self._loop.create_task(self._compute(wanted))
+            else:
+                self._perform(self._session.results_ready(*found, now_ns=self._host.clock.now_ns()))
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:

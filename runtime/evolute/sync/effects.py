@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call
 from evolute.protocol.messages import Token
 

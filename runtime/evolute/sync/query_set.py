@@ -22,7 +22,7 @@ from evolute.errors import (
     StoreCorrupt,
     WorkerDied,
 )
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult
 from evolute.limits import Limits
 from evolute.sync.effects import RetryLater

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from evolute.errors import MalformedMessage
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_client, encode_server
