@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=float, default=4.0, help="how long the server is sent what is hardly right")
     parser.addoption("--schemathesis-examples", type=int, default=8, help="how often each function is called by it")
     parser.addoption("--rounds", type=int, default=None, help="how often the crash campaign kills the server")
+    parser.addoption("--screenshots", default=None, help="the folder for pictures of the example's page")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -40,10 +40,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "registry": ("base", "values"),
     "execution": ("base", "values", "storage", "database", "system", "registry"),
     "scheduler": ("base", "values", "storage", "database", "system", "registry", "execution"),
+    "auth": ("base", "values", "registry"),
     "sync": ("base", "values", "protocol", "storage", "database", "system", "registry", "execution"),
     "backend": ("base", "values", "storage", "database", "system", "registry", "execution", "scheduler"),
     "testing": ("base", "values", "storage", "database", "system", "registry", "execution", "scheduler"),
-    "server": ("base", "values", "protocol", "execution", "registry", "sync", "backend"),
+    "server": ("base", "values", "protocol", "execution", "registry", "auth", "sync", "backend"),
     "cli": ("base", "values", "storage", "system", "execution", "registry", "backend", "server", "client"),
     "client": ("base", "values", "protocol"),
     "facade": ("base", "values", "registry", "database"),
@@ -61,6 +62,7 @@ PURE = (
     CLIENT / "authentication.py",
     CLIENT / "shown_results.py",
     CLIENT / "local_store.py",
+    CLIENT / "page_list.py",
 )
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 

@@ -89,6 +89,12 @@ class SchemaNotReady(Retry):
     code = "SchemaNotReady"
 
 
+class IssuerUnavailable(Retry):
+    """The keys of a token's issuer cannot be had at the moment, so nobody knows whether the token is good."""
+
+    code = "AuthIssuerUnavailable"
+
+
 class ShuttingDown(Retry):
     """The server is shutting down and takes no more calls."""
 
@@ -222,6 +228,18 @@ class BadAdminKey(Unauthorized):
     """The admin key is not this server's. It is in the data folder, in the file admin_key."""
 
     code = "BadAdminKey"
+
+
+class KeyIsReadOnly(Unauthorized):
+    """The admin key is read-only: it may run queries and look at lists."""
+
+    code = "ReadOnlyAdminKey"
+
+
+class InvalidAuthHeader(Unauthorized):
+    """What should be a token is none."""
+
+    code = "InvalidAuthHeader"
 
 
 class NoAuthProvider(Unauthorized):

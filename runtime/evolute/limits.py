@@ -43,6 +43,7 @@ MAY_BE_ZERO = frozenset(
         "query_cache_bytes_max",
         "query_cache_age_ms_max",
         "opening_burst_ms",
+        "token_leeway_ms",
         "log_lines_max",
         "token_refresh_leeway_ms",
     }
@@ -182,6 +183,16 @@ class Limits:
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
 
+    # Tokens of users, the keys of those who issue them, and admin keys
+    token_bytes_max: int = 64 * KIB
+    token_leeway_ms: int = 5_000
+    issuer_document_bytes_max: int = 512 * KIB
+    issuer_fetch_ms_max: int = 5_000
+    issuer_refetch_ms_min: int = 10_000
+    issuer_keys_fresh_ms: int = 10 * 60 * 1000
+    issuer_keys_age_ms_max: int = 24 * 3600 * 1000
+    admin_keys_max: int = 100
+
     # Tokens, in our clients
     token_refresh_leeway_ms: int = 10_000
     token_refresh_ms_max: int = 20 * 24 * 3600 * 1000
@@ -226,6 +237,10 @@ class Limits:
         self._require(
             self.heartbeat_ms < 30_000,
             "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
+        )
+        self._require(
+            self.issuer_keys_fresh_ms <= self.issuer_keys_age_ms_max,
+            "issuer_keys_fresh_ms must be at most issuer_keys_age_ms_max",
         )
         self._require(
             self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,

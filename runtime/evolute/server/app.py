@@ -22,6 +22,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from evolute.auth.fetch import HttpFetcher
+from evolute.auth.token_verifier import TokenVerifier
 from evolute.backend import Backend
 from evolute.clock import random_bytes
 from evolute.config import Config
@@ -54,7 +56,10 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     The backend must have started, and must not stop before the last request has ended.
     """
     limits, redact = backend.config.limits, backend.config.redact_errors
-    authenticator = Authenticator(admin_key)
+    verifier = TokenVerifier(
+        lambda: backend.report.auth_providers, backend.clock, limits, HttpFetcher(limits).get, redact=redact
+    )
+    authenticator = Authenticator(admin_key, backend.key_ring.find, verifier)
 
     def published_ts() -> int:
         return backend.database.log.published_ts
@@ -71,6 +76,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         disclosure=Disclosure(redact=redact, new_request_id=lambda: random_bytes(8).hex()),
     )
     sync = SyncEndpoint(host)
+    backend.key_ring.on_revoked(sync.key_revoked)
     api = HttpApi(backend.executor, limits, authenticator, published_ts, redact=redact)
     routes = [
         WebSocketRoute("/api/sync", sync),

@@ -26,7 +26,14 @@ from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
-from evolute.server.http_request import identity_of, json_object, read_json_body, request_id_of, require_admin
+from evolute.server.http_request import (
+    json_object,
+    read_json_body,
+    request_id_of,
+    require_admin,
+    require_may_run,
+    wait_identity,
+)
 from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.values import wire_codec
@@ -63,14 +70,14 @@ class HttpApi:
 
     async def function(self, request: Request) -> Response:
         """A function of any kind, internal ones too; for administrators."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         require_admin(identity)
         wanted = wanted_call(await self._body(request), request, self._limits)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def run(self, request: Request) -> Response:
         """A function of any kind, named by the address."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         path = path_of_address(request.path_params["path"])
         wanted = wanted_call({**await self._body(request), "path": path}, request, self._limits)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
@@ -81,7 +88,7 @@ class HttpApi:
 
     async def query_at_ts(self, request: Request) -> Response:
         """A query as of an earlier `query_ts`. If what it reads has changed since, the caller begins anew."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         tree = await self._body(request)
         written_ts = tree.get("ts")
         if not isinstance(written_ts, str):
@@ -99,7 +106,7 @@ class HttpApi:
 
     async def query_batch(self, request: Request) -> Response:
         """Several queries, all answered as of one time."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         queries, queries_max = (await self._body(request)).get("queries"), self._limits.http_batch_queries_max
         if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
             raise bad_json_body(f"The field `queries` must be a list of objects, got {shown(queries)}.")
@@ -121,7 +128,7 @@ class HttpApi:
     # --- Inside ----------------------------------------------------------------------------------------------------
 
     async def _call(self, request: Request, kind: Kind) -> Response:
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         if request.method in ("GET", "HEAD"):
             wanted = wanted_by_address(request, self._limits)
         else:
@@ -135,6 +142,7 @@ class HttpApi:
         if wanted.fault is not None:
             return _fault_of(wanted)
         call = _call_of(wanted, kind, identity)
+        require_may_run(identity, kind or self._kind_of(call.path))
         match kind:
             case "query":
                 return await self._executor.query(call)
@@ -144,6 +152,11 @@ class HttpApi:
                 return await self._executor.act(call)
             case None:
                 return await self._executor.run_any(call)
+
+    def _kind_of(self, path: str) -> Kind:
+        """That of the function; what is not there is nothing to refuse."""
+        function = self._executor.report.functions.get(path)
+        return "query" if function is None else function.kind
 
     def _answer(self, request: Request, wanted: WantedCall, outcome: Outcome) -> Response:
         return json_response(self._spelt(request, wanted.format, outcome))
