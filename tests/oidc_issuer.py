@@ -216,10 +216,10 @@ def _server(app: Starlette) -> uvicorn.Server:
 
 
 @contextmanager
-def running_issuer(routes: Sequence[BaseRoute] = ()) -> Iterator[OidcIssuer]:
+def running_issuer(routes: Sequence[BaseRoute] = (), *, now_s: Callable[[], float] = time.time) -> Iterator[OidcIssuer]:
     """One on a free port of this machine, on a thread, while the block runs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        issuer = OidcIssuer(f"http://127.0.0.1:{listener.getsockname()[1]}", routes=routes)
+        issuer = OidcIssuer(f"http://127.0.0.1:{listener.getsockname()[1]}", routes=routes, now_s=now_s)
         server = _server(issuer.app)
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])), name="oidc-issuer", daemon=True

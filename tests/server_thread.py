@@ -17,6 +17,7 @@ import orjson
 from starlette.applications import Starlette
 
 from evolute.backend import Backend
+from evolute.clock import NS_PER_S, SystemClock
 from evolute.config import Config
 from evolute.limits import Limits
 from evolute.server.app import build_server, create_app
@@ -36,12 +37,24 @@ class Reply:
         return orjson.loads(self.body)
 
 
+class ShiftedClock(SystemClock):
+    """The machine's clock, which a test may put forward."""
+
+    def __init__(self) -> None:
+        self.shift_s = 0.0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + int(self.shift_s * NS_PER_S)
+
+
 class ServerThread:
     """Serves `sources` (file name to text) while the `with` block runs."""
 
     app: Starlette
+    backend: Backend
 
     def __init__(self, sources: Mapping[str, str], limits: Limits | None = None, *, redact: bool = False) -> None:
+        self.clock = ShiftedClock()
         self._folder = tempfile.TemporaryDirectory(prefix="evolute-test-")
         functions = Path(self._folder.name) / "functions"
         functions.mkdir()
@@ -79,6 +92,12 @@ class ServerThread:
         finally:
             connection.close()
 
+    def save(self, name: str, text: str) -> None:
+        """Writes a file of the functions folder, and returns when it is served. Raises DefinitionError."""
+        (self.config.functions_folder / name).write_text(text)
+        deploying = self.backend.deployer.deploy(self.config.functions_folder)
+        asyncio.run_coroutine_threadsafe(deploying, self._loop).result(START_S_MAX)
+
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(START_S_MAX), "the server did not start"
@@ -93,7 +112,7 @@ class ServerThread:
 
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        backend = Backend(self.config)
+        backend = self.backend = Backend(self.config, self.clock)
         fault = await backend.start()
         assert fault is None, fault
         try:

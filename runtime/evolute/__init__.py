@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ValidationFailed,
         WrongKind,
     )
+    from evolute.registry.auth_providers import CustomJwtProvider, OidcProvider
     from evolute.registry.contexts import ActionCtx, BlockingActionCtx, MutationCtx, QueryCtx
     from evolute.registry.crons import Crons
     from evolute.registry.decorators import (
@@ -65,6 +66,7 @@ __all__ = [
     "ContextClosed",
     "ConvexError",
     "Crons",
+    "CustomJwtProvider",
     "DefinitionError",
     "DiskFault",
     "Document",
@@ -86,6 +88,7 @@ __all__ = [
     "MutationCtx",
     "NonexistentDocument",
     "NotUnique",
+    "OidcProvider",
     "Overloaded",
     "PaginationOptions",
     "PaginationResult",
@@ -127,6 +130,7 @@ _HOMES = (
     "evolute.registry.definition",
     "evolute.registry.contexts",
     "evolute.registry.crons",
+    "evolute.registry.auth_providers",
     "evolute.registry.decorators",
     "evolute.database.index_range",
 )

@@ -95,6 +95,12 @@ class SchemaNotReady(Retry):
     code = "SchemaNotReady"
 
 
+class IssuerUnavailable(Retry):
+    """The keys of a token's issuer cannot be had at the moment, so nobody knows whether the token is good."""
+
+    code = "AuthIssuerUnavailable"
+
+
 class ShuttingDown(Retry):
     """The server is shutting down and takes no more calls."""
 
@@ -228,6 +234,12 @@ class BadAdminKey(Unauthorized):
     """The admin key is not this server's. It is in the data folder, in the file admin_key."""
 
     code = "BadAdminKey"
+
+
+class InvalidAuthHeader(Unauthorized):
+    """What should be a token is none."""
+
+    code = "InvalidAuthHeader"
 
 
 class NoAuthProvider(Unauthorized):

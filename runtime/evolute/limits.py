@@ -43,6 +43,7 @@ MAY_BE_ZERO = frozenset(
         "query_cache_bytes_max",
         "query_cache_age_ms_max",
         "opening_burst_ms",
+        "token_leeway_ms",
         "log_lines_max",
         "token_refresh_leeway_ms",
     }
@@ -60,6 +61,7 @@ LEAST = {
     "subscriptions_max": 2,
     "session_record_retention_ms": 60_000,
     "message_bytes_max": 1 * KIB,
+    "transition_chunk_bytes": 4,
 }
 
 
@@ -171,6 +173,7 @@ class Limits:
     session_record_retention_ms: int = 14 * 24 * 3600 * 1000
     message_bytes_max: int = 64 * MIB
     frame_fragment_bytes: int = 4 * MIB
+    transition_chunk_bytes: int = 5_000_000
     heartbeat_ms: int = 15_000
     opening_burst_ms: int = 5
     close_ms_max: int = 5_000
@@ -180,6 +183,15 @@ class Limits:
     echo_bytes_max: int = 64 * MIB
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
+
+    # Tokens of users, and the keys of those who issue them
+    token_bytes_max: int = 64 * KIB
+    token_leeway_ms: int = 5_000
+    issuer_document_bytes_max: int = 512 * KIB
+    issuer_fetch_ms_max: int = 5_000
+    issuer_refetch_ms_min: int = 10_000
+    issuer_keys_fresh_ms: int = 10 * 60 * 1000
+    issuer_keys_age_ms_max: int = 24 * 3600 * 1000
 
     # Tokens, in our clients
     token_refresh_leeway_ms: int = 10_000
@@ -225,6 +237,10 @@ class Limits:
         self._require(
             self.heartbeat_ms < 30_000,
             "heartbeat_ms must be less than 30000, because PyPI's client gives up on a connection that is silent",
+        )
+        self._require(
+            self.issuer_keys_fresh_ms <= self.issuer_keys_age_ms_max,
+            "issuer_keys_fresh_ms must be at most issuer_keys_age_ms_max",
         )
         self._require(
             self.arguments_bytes_max + max(self.result_bytes_max, self.pending_view_bytes_max) <= self.frame_bytes_max,

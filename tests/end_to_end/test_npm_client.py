@@ -163,6 +163,20 @@ await writer.close();
         client.finish()
 
 
+def test_a_transition_of_several_parts(server: ServerProcess, node: Node) -> None:
+    text = """
+const { counters } = anyApi;
+const size = 9_000_000;
+const [first, second] = [size, size + 1].map((size) => watch(counters.large, { name: "large", size }));
+await first.until((value) => value === "0:" + "x".repeat(size));
+await client.mutation(counters.add, { name: "large" });
+await first.until((value) => value === "1:" + "x".repeat(size));
+await second.until((value) => value === "1:" + "x".repeat(size + 1));
+"""
+    with node.program(text, server.url) as client:
+        client.finish()
+
+
 def test_a_failing_query_recovers(server: ServerProcess, node: Node) -> None:
     text = """
 const { counters } = anyApi;

@@ -8,7 +8,9 @@ comment or empty line, are exactly what must come of it:
     compute from 7: …; held: …      results are needed, of at least timestamp 7
     await burst, retry …, close …   the other effects
 
-The clock stands at 1000 ms and the server's latest timestamp is 100, unless a command says otherwise. With
+The clock stands at 1000 ms and the server's latest timestamp is 100, unless a command says otherwise. Tokens are looked
+at at once: `ada` is Ada's, `ada@2000` until 2000 ms. Only for `later …` something must be fetched, and `verify` comes,
+until `verified` or `refused` says what the token is worth. With
 SCRIPTS_REWRITE=1 in the environment the scripts take on what came.
 """
 
@@ -22,13 +24,24 @@ from pathlib import Path
 import orjson
 import pytest
 
+from evolute.clock import NS_PER_MS
 from evolute.database.read_set import ReadSet
-from evolute.errors import NoAuthProvider
-from evolute.execution.query_cache import QueryResult
+from evolute.errors import BadAdminKey, NoAuthProvider, Unauthorized
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
-from evolute.protocol.messages import AdminToken, NoToken, Token
-from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, RetryLater, Send, StartAction, StartMutation
+from evolute.protocol.messages import AdminToken, NoToken, Token, UserToken
+from evolute.sync.effects import (
+    AwaitBurst,
+    Close,
+    Compute,
+    Effect,
+    RetryLater,
+    Send,
+    StartAction,
+    StartMutation,
+    Verify,
+)
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
@@ -73,24 +86,45 @@ class Driver:
     def perform(self, command: str) -> Iterator[str]:
         name, _, rest = command.partition(" ")
         for effect in getattr(self, f"do_{name}")(rest) or ():
-            yield self.shown(effect)
+            if isinstance(effect, Verify) and not is_slow(effect.token):
+                yield from map(self.shown, self.verified(effect.token))
+            else:
+                yield self.shown(effect)
+
+    def verified(self, token: Token) -> list[Effect]:
+        try:
+            return self.session.authenticated(identity_of(token))
+        except Unauthorized as error:
+            return self.session.refused(str(error))
 
     def do_session(self, rest: str) -> None:
         """A new connection: `redact`, or a limit like `session_mutations_max=2`."""
         words = rest.split()
         limits = Limits(**{name: int(value) for name, _, value in (word.partition("=") for word in words) if value})
         disclosure = Disclosure(redact="redact" in words, new_request_id=lambda: "0123456789abcdef")
-        self.session = Session(limits=limits, disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None)
+        self.session = Session(limits=limits, disclosure=disclosure, on_dirty=lambda: None)
+        self.now_ns = NOW_NS
+
+    def do_now(self, rest: str) -> None:
+        """The clock stands at so many milliseconds."""
+        self.now_ns = int(rest) * NS_PER_MS
+
+    def do_verified(self, rest: str) -> list[Effect]:
+        """The token that took its time is that of `ada` or `ada@2000`."""
+        return self.verified(UserToken(rest))
+
+    def do_refused(self, rest: str) -> list[Effect]:
+        return self.session.refused(rest)
 
     def do_client(self, rest: str) -> list[Effect]:
-        return self.session.receive(rest, now_ns=NOW_NS, published_ts=PUBLISHED_TS)
+        return self.session.receive(rest, now_ns=self.now_ns, published_ts=PUBLISHED_TS)
 
     def do_binary(self, rest: str) -> list[Effect]:
         return self.session.receive(rest.encode(), now_ns=NOW_NS, published_ts=PUBLISHED_TS)
 
     def do_turn(self, rest: str) -> list[Effect]:
         """The event loop turns, and no input is waiting."""
-        return self.session.begin()
+        return self.session.begin(now_ns=self.now_ns)
 
     def do_burst_over(self, rest: str) -> list[Effect]:
         return self.session.burst_over()
@@ -173,6 +207,9 @@ class Driver:
                 return f"compute from {at_least_ts}: {', '.join(map(called, stale))}; held: {held_names}".rstrip()
             case AwaitBurst():
                 return "await burst"
+            case Verify(token):
+                assert isinstance(token, UserToken)
+                return f"verify {token.value}"
             case RetryLater(query_id, _, delay_ms):
                 self.retries.append(effect)
                 return f"retry {query_id} after {delay_ms} ms"
@@ -187,9 +224,21 @@ def identity_of(token: Token) -> Identity:
         case AdminToken("demo|secret", acting_as):
             return Identity(acting_as, is_admin=True)
         case AdminToken():
-            raise NoAuthProvider("The admin key is wrong.")
-        case _:
-            raise NoAuthProvider("No auth provider is configured.")
+            raise BadAdminKey("The admin key is wrong.")
+        case UserToken(value):
+            return user_of(value)
+
+
+def is_slow(token: Token) -> bool:
+    return isinstance(token, UserToken) and token.value.startswith("later ")
+
+
+def user_of(token: str) -> Identity:
+    name, _, until_ms = token.partition("@")
+    if not name.isalpha():
+        raise NoAuthProvider("No auth provider is configured.")
+    identity = {"issuer": "i", "subject": name, "tokenIdentifier": f"i|{name}"}
+    return Identity(orjson.dumps(identity), expires_ns=int(until_ms) * NS_PER_MS if until_ms else None)
 
 
 def outcome_of(text: str) -> Outcome:

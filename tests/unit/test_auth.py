@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import stat
 from pathlib import Path
 
 import pytest
 
+from evolute.auth.fetch import HttpFetcher
+from evolute.auth.token_verifier import TokenVerifier
+from evolute.clock import ManualClock
 from evolute.errors import BadAdminKey, DiskFault, NoAuthProvider, Unauthorized
+from evolute.limits import Limits
 from evolute.protocol.messages import AdminToken, NoToken, UserToken
+from evolute.registry.auth_providers import AuthProvider
 from evolute.server.auth import Authenticator, read_or_create_admin_key
 from evolute.sync.identity import ANONYMOUS, Identity
 
 KEY = "evolute|0123abcd"
+
+
+def authenticator_of(key: str, *providers: AuthProvider) -> Authenticator:
+    limits = Limits()
+    return Authenticator(key, TokenVerifier(lambda: providers, ManualClock(), limits, HttpFetcher(limits).get))
+
+
+def bearer(authenticator: Authenticator, header: str | None) -> Identity:
+    return asyncio.run(authenticator.wait_identity(header))
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
@@ -38,45 +53,45 @@ def test_a_file_without_a_key_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("written", [KEY, "0123abcd", "prod:name|0123abcd", "preview:team:project|name|0123abcd"])
 def test_only_the_secret_counts(written: str) -> None:
-    authenticator = Authenticator(KEY)
+    authenticator = authenticator_of(KEY)
     assert authenticator.identity_of(AdminToken(written)) == Identity(None, is_admin=True)
-    assert authenticator.identity_of_header(f"Convex {written}") == Identity(None, is_admin=True)
+    assert bearer(authenticator, f"Convex {written}") == Identity(None, is_admin=True)
 
 
 @pytest.mark.parametrize("written", ["", "|", "evolute|", "evolute|0123abce", "0123abcd|x", "evolute|0123abcdé"])
 def test_any_other_secret_is_refused(written: str) -> None:
-    authenticator = Authenticator(KEY)
+    authenticator = authenticator_of(KEY)
     with pytest.raises(BadAdminKey):
         authenticator.identity_of(AdminToken(written))
     with pytest.raises(BadAdminKey):
-        authenticator.identity_of_header(f"Convex {written}")
+        bearer(authenticator, f"Convex {written}")
 
 
 def test_users_are_nobody_without_a_provider() -> None:
-    authenticator = Authenticator(KEY)
+    authenticator = authenticator_of(KEY)
     assert authenticator.identity_of(NoToken()) == ANONYMOUS
-    assert authenticator.identity_of_header(None) == ANONYMOUS
+    assert bearer(authenticator, None) == ANONYMOUS
     with pytest.raises(NoAuthProvider):
         authenticator.identity_of(UserToken("a.b.c"))
     with pytest.raises(NoAuthProvider):
-        authenticator.identity_of_header("Bearer a.b.c")
+        bearer(authenticator, "Bearer a.b.c")
     for header in ("", "Basic dXNlcg==", KEY):
         with pytest.raises(Unauthorized):
-            authenticator.identity_of_header(header)
+            bearer(authenticator, header)
 
 
 def test_an_admin_acts_as_a_user() -> None:
-    authenticator = Authenticator(KEY)
+    authenticator = authenticator_of(KEY)
     named = b'{"name":"n","tokenIdentifier":"t"}'
     assert authenticator.identity_of(AdminToken(KEY, named)) == Identity(named, is_admin=True)
     issued = Identity(b'{"issuer":"i","subject":"s","tokenIdentifier":"i|s"}', is_admin=True)
     assert authenticator.identity_of(AdminToken(KEY, b'{"issuer":"i","subject":"s"}')) == issued
     encoded = base64.b64encode(b'{"subject": "s", "issuer": "i"}').decode()
-    assert authenticator.identity_of_header(f"Convex prod:{KEY}:{encoded}") == issued
+    assert bearer(authenticator, f"Convex prod:{KEY}:{encoded}") == issued
     with pytest.raises(Unauthorized, match="tokenIdentifier"):
         authenticator.identity_of(AdminToken(KEY, b'{"subject":"s"}'))
     with pytest.raises(BadAdminKey):
         authenticator.identity_of(AdminToken("evolute|wrong", named))
     for encoded in ("", "%%%", base64.b64encode(b"no json").decode(), base64.b64encode(b"[]").decode()):
         with pytest.raises(Unauthorized):
-            authenticator.identity_of_header(f"Convex {KEY}:{encoded}")
+            bearer(authenticator, f"Convex {KEY}:{encoded}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from evolute.errors import FunctionCrashed, NoAuthProvider, Overloaded, StorageF
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.outcome_frame import unanswerable
+from evolute.execution.query_cache import QueryBatch
 from evolute.execution.request import (
     Call,
     CallError,
@@ -637,8 +638,11 @@ def test_what_cannot_be_run_now_closes_the_socket(
         async def act(self, call: Call, *, nested: bool = False) -> Outcome:
             raise error
 
-        async def queries_at(self, *arguments: Any, **keywords: Any) -> Any:
-            raise error
+        def _begin_queries(self, calls: tuple[Call, ...]) -> Callable[[], Awaitable[QueryBatch]]:
+            async def fail() -> QueryBatch:
+                raise error
+
+            return fail
 
     async def test() -> None:
         async with world(executor_type=Failing) as made:

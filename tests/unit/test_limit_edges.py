@@ -128,8 +128,22 @@ ELSEWHERE = {
     "close_ms_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",
     "socket_silence_ms_max": "unit/test_websocket.py::test_a_peer_that_says_nothing_is_cut_off",
     "http_body_bytes_max": "unit/test_http_api.py::test_a_bad_body_is_refused_by_name",
+    "http_batch_queries_max": "unit/test_http_api.py::test_several_queries_as_of_one_time",
+    "echo_bytes_max": "unit/test_http_api.py::test_pages_and_odd_addresses",
+    "function_log_page_entries_max": "unit/test_function_logs.py::test_every_call_is_told_once",
+    "function_log_wait_ms": "unit/test_function_logs.py::test_who_asks_too_early_waits",
+    "transition_chunk_bytes": "unit/test_websocket.py::test_a_long_transition_goes_in_parts_to_those_who_know_them",
     "query_retry_ms_max": "scripts/test_sessions.py::test_script",
     "query_retry_ms_min": "unit/test_connection.py::test_a_query_whose_run_broke_off_is_tried_again",
+    # Tokens of users
+    "token_bytes_max": "unit/test_token_verifier.py::test_what_is_no_token",
+    "token_leeway_ms": "unit/test_token_verifier.py::test_leeway",
+    "issuer_document_bytes_max": "unit/test_token_verifier.py::test_documents_that_are_of_no_use",
+    "issuer_fetch_ms_max": "unit/test_token_verifier.py::test_an_issuer_that_never_answers",
+    "issuer_refetch_ms_min": "unit/test_token_verifier.py::"
+    "test_an_unknown_key_has_the_keys_fetched_again_but_not_all_the_time",
+    "issuer_keys_fresh_ms": "unit/test_token_verifier.py::test_keys_that_are_not_fresh_are_fetched_beside",
+    "issuer_keys_age_ms_max": "unit/test_token_verifier.py::test_an_issuer_that_is_down_costs_only_those_who_need_it",
     # Logs and errors
     "log_lines_max": "unit/test_function_log.py::test_too_many_lines_end_with_one_that_says_so",
     "log_line_bytes_max": "unit/test_function_log.py::test_a_long_line_is_cut_at_its_bytes",

@@ -17,7 +17,8 @@ from evolute.database.database import Database
 from evolute.database.read_set import ReadSet
 from evolute.database.transaction import Transaction
 from evolute.errors import Overloaded
-from evolute.execution.query_cache import QueryBatch, QueryCache, QueryResult
+from evolute.execution.query_cache import QueryBatch, QueryCache
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult
 from evolute.limits import MIB, Limits
 

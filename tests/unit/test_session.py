@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 
 from evolute.database.read_set import ReadSet
-from evolute.errors import FunctionCrashed, NoAuthProvider
-from evolute.execution.query_cache import QueryResult
+from evolute.errors import FunctionCrashed
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_server, encode_client
@@ -34,11 +34,10 @@ from evolute.protocol.messages import (
     QueryUpdated,
     RemoveQuery,
     Success,
-    Token,
     Transition,
 )
-from evolute.sync.effects import AwaitBurst, Compute, Effect, Send, StartMutation
-from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.effects import AwaitBurst, Compute, Effect, Send, StartMutation, Verify
+from evolute.sync.identity import ANONYMOUS
 from evolute.sync.query_set import QuerySet
 from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
@@ -135,19 +134,13 @@ class Client:
             assert text == self.history.value(self.paths[query_id], end.ts), "the view is not of one timestamp"
 
 
-def identity_of(token: Token) -> Identity:
-    if isinstance(token, NoToken):
-        return ANONYMOUS
-    raise NoAuthProvider
-
-
 class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.history = History()
         self.client = Client(self.history)
         disclosure = Disclosure(redact=False, new_request_id=lambda: "0" * 16)
-        self.session = Session(limits=Limits(), disclosure=disclosure, identity_of=identity_of, on_dirty=lambda: None)
+        self.session = Session(limits=Limits(), disclosure=disclosure, on_dirty=lambda: None)
         self.computing: Compute | None = None
         self.running: int | None = None
         self.committed_ts: int | None = None
@@ -219,7 +212,7 @@ class World:
         self.perform(self.session.mutation_done(outcome))
 
     def turn(self) -> None:
-        self.perform(self.session.begin())
+        self.perform(self.session.begin(now_ns=0))
 
     def end_burst(self) -> None:
         if self.burst:
@@ -256,6 +249,8 @@ class World:
                     assert self.computing is None
                     assert not self.unsent_transition
                     self.computing = effect
+                case Verify():
+                    self.perform(self.session.authenticated(ANONYMOUS))
                 case AwaitBurst():
                     self.burst = True
                 case other:
@@ -282,7 +277,7 @@ def test_a_client_sees_one_consistent_history(interleaving: int) -> None:
 
 def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
     """Its journal has made it another call in between."""
-    queries, call = QuerySet(lambda: None), Call("m:c", b"{}", kind="query")
+    limits, queries, call = Limits(), QuerySet(lambda: None), Call("m:c", b"{}", kind="query")
     queries.add(0, call)
 
     def run(error: CallError | None, journal: str | None) -> list[int]:
@@ -290,10 +285,10 @@ def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
         value = None if error else b"1"
         results = {asked: QueryResult(asked, CallResult(value, error, (), ReadSet(), journal=journal), 1, 0)}
         queries.accept(results)
-        attempts = [query.attempts for query in queries.failed_runs(results)]
+        delays = [retry.delay_ms // limits.query_retry_ms_min for retry in queries.retries(results, limits)]
         for query in queries:
             query.run_again()
-        return attempts
+        return delays
 
     crashed = CallError("died", code=FunctionCrashed.code)
     assert [run(crashed, None), run(crashed, None), run(None, "J"), run(crashed, "J")] == [[1], [2], [], [1]]

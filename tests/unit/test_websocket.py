@@ -17,12 +17,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from evolute.limits import KIB, Limits
-from evolute.server.websocket import fragments_of
+from evolute.protocol.pieces import chunks_of, fragments_of
 from tests.server_thread import ServerThread
 
 SESSION_ID = "f16a2aae-fe67-48a4-9eea-6efd82f2b3b9"
 CONNECT = {"type": "Connect", "sessionId": SESSION_ID, "connectionCount": 0, "lastCloseReason": None, "clientTs": 0}
 FRAGMENT_BYTES = 64 * KIB
+CHUNK_BYTES = 50_000
 WAIT_S = 10
 HANDSHAKE = (
     b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -64,6 +65,7 @@ def server() -> Iterator[ServerThread]:
         message_bytes_max=4096 * KIB,
         session_outgoing_bytes_max=1024 * KIB,
         close_ms_max=500,
+        transition_chunk_bytes=CHUNK_BYTES,
     )
     with ServerThread(FUNCTIONS, limits) as server:
         yield server
@@ -122,6 +124,48 @@ def test_fragments_are_whole_text(text: str, fragment_bytes: int) -> None:
     assert "".join(bytes(fragment).decode() for fragment, _ in fragments) == text
     assert all(0 < len(fragment) <= fragment_bytes for fragment, _ in fragments) or not text
     assert [is_last for _, is_last in fragments] == [False] * (len(fragments) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("path", "in_parts"),
+    [
+        ("/api/1.48.0/sync", True),
+        ("/api/1.28.0/sync", True),
+        ("/api/2.0.0-alpha.1/sync", True),
+        ("/api/1.27.9/sync", False),
+        ("/api/0.99.0/sync", False),
+        ("/api/nonsense/sync", False),
+        ("/api/sync", False),
+    ],
+)
+def test_a_long_transition_goes_in_parts_to_those_who_know_them(
+    server: ServerThread, path: str, in_parts: bool
+) -> None:
+    """Any other message in between, and npm's client would throw away what it has. Others reconnect for ever."""
+    with sync(server, path) as client:
+        say(client, CONNECT, add_queries("m:large", {"length": 100_001}, {"length": 5}))
+        heard = [hear(client)]
+        while in_parts and len(heard) < heard[0]["totalParts"]:
+            heard.append(hear(client))
+        if in_parts:
+            assert [message["type"] for message in heard] == ["TransitionChunk"] * len(heard)
+            assert [message["partNumber"] for message in heard] == list(range(len(heard)))
+            assert len({(message["totalParts"], message["transitionId"]) for message in heard}) == 1
+            assert len(heard) > 200_000 // CHUNK_BYTES
+            transition = orjson.loads("".join(message["chunk"] for message in heard))
+        else:
+            (transition,) = heard
+        assert [len(modification["value"]) for modification in transition["modifications"]] == [100_001, 5]
+        say(client, {"type": "Mutation", "requestId": 0, "udfPath": "m:add", "args": [{}]})
+        assert [hear(client)["type"], hear(client)["type"]] == ["MutationResponse", "Transition"]
+
+
+@given(st.text(min_size=1), st.integers(4, 20))
+def test_parts_are_the_text(text: str, chunk_bytes: int) -> None:
+    parts = [orjson.loads(part) for part in chunks_of(text.encode(), chunk_bytes)]
+    assert "".join(part["chunk"] for part in parts) == text
+    assert all(0 < len(part["chunk"].encode()) <= chunk_bytes for part in parts)
+    assert {part["totalParts"] for part in parts} == {len(parts)}
 
 
 def test_violations_close_one_connection(server: ServerThread) -> None:

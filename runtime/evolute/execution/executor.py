@@ -42,7 +42,8 @@ from evolute.execution.admission import Admission
 from evolute.execution.attempts import FIRST, Attempted, Attempts, Mode, OnCommit
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.callbacks import answer_callback
-from evolute.execution.query_cache import QueryBatch, QueryCache, QueryResult
+from evolute.execution.query_cache import QueryBatch, QueryCache
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import (
     JOB_CHANGED,
     WRONG_DEPLOYMENT,

@@ -1,7 +1,7 @@
 """One result per distinct query, good until a commit touches what it read.
 
-A result is an immutable value with two timestamps: the snapshot it was read at and, once known, the commit that broke
-it. It may be used at T exactly if ``begin_ts <= T < broken_at``.
+A result (`query_result.py`) may be used at T exactly if ``begin_ts <= T < broken_at``: it has the snapshot that it was
+read at and, once known, the commit that broke it.
 
         begin_ts                          broken_at
     ───────●══════════ good here ═════════════○──────────► time
@@ -24,12 +24,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from evolute.clock import NS_PER_MS, Clock
-from evolute.database.subscriptions import Subscription, Subscriptions, Token
+from evolute.database.subscriptions import Subscriptions, Token
 from evolute.database.write_log import LogReader
-from evolute.execution.request import Call, CallError, CallResult
+from evolute.execution.query_result import QueryResult
+from evolute.execution.request import Call, CallResult
 from evolute.limits import Limits
 
 
@@ -42,91 +43,8 @@ class QueryBatch:
 
 
 # Sends the calls on their way at once; what it returns waits for their results.
+Run = asyncio.Task[dict[Call, QueryResult]]
 BeginBatch = Callable[[tuple[Call, ...]], Callable[[], Awaitable[QueryBatch]]]
-Listener = Callable[[], None]
-
-_OVERHEAD_BYTES = 512
-_INTERVAL_BYTES = 384  # what a point or range weighs in the read set and in the interval map
-
-
-class QueryResult:
-    """A query's answer at `begin_ts`, and for as long as `broken_at` is None.
-
-    `asked` is the call that was run, `call` is what to run when it breaks: the same with the journal of this run.
-    `encoded` is a place for the session layer: the answer as it goes over the wire, made once and shared.
-    """
-
-    __slots__ = (
-        "_listeners",
-        "_on_hold",
-        "_subscription",
-        "asked",
-        "begin_ts",
-        "broken_at",
-        "call",
-        "encoded",
-        "error",
-        "log_lines",
-        "made_ns",
-        "run",
-        "size_bytes",
-        "value",
-    )
-
-    def __init__(self, call: Call, result: CallResult, begin_ts: int, made_ns: int) -> None:
-        self.asked = call
-        self.run = result
-        self.call = call if call.journal == result.journal else replace(call, journal=result.journal)
-        self.value: bytes | None = result.value
-        self.error: CallError | None = result.error
-        self.log_lines = result.log_lines
-        self.begin_ts = begin_ts
-        self.made_ns = made_ns
-        self.broken_at: int | None = None
-        self.encoded: bytes | None = None
-        texts_bytes = len(self.value or b"") + len(call.arguments) + sum(map(len, result.log_lines))
-        texts_bytes += len(call.journal or "") + len(result.journal or "")
-        self.size_bytes = _OVERHEAD_BYTES + texts_bytes + _INTERVAL_BYTES * len(result.read_set)
-        self._subscription: Subscription | None = None
-        self._listeners: dict[Listener, None] = {}
-        self._on_hold: Callable[[QueryResult], None] | None = None
-
-    @property
-    def journal(self) -> str | None:
-        return self.call.journal
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """All that it answers."""
-        return (self.call,) if self.call is self.asked else (self.asked, self.call)
-
-    def good_at(self, ts: int) -> bool:
-        return self.begin_ts <= ts and (self.broken_at is None or ts < self.broken_at)
-
-    def same_answer(self, other: QueryResult) -> bool:
-        """Whether a client that has `other` needs to hear of this one. Decided on bytes."""
-        return (self.value, self.error, self.log_lines, self.journal) == (
-            other.value,
-            other.error,
-            other.log_lines,
-            other.journal,
-        )
-
-    def hold(self, listener: Listener) -> None:
-        """Keep the result live; `listener` is called once, synchronously, when it breaks. Look at `broken_at` first."""
-        self._listeners[listener] = None
-        if self._on_hold is not None:
-            self._on_hold(self)
-
-    def release(self, listener: Listener) -> None:
-        """Undo `hold`. Releasing twice does nothing."""
-        self._listeners.pop(listener, None)
-        if self._on_hold is not None:
-            self._on_hold(self)
-
-    @property
-    def held(self) -> bool:
-        return bool(self._listeners)
 
 
 @dataclass(frozen=True)
@@ -160,7 +78,7 @@ class QueryCache:
         self._idle_bytes = 0
         # How many callers are choosing among results of a call, which they may be about to hold.
         self._interested: Counter[Call] = Counter()
-        self._running: dict[Call, asyncio.Task[dict[Call, QueryResult]]] = {}
+        self._running: dict[Call, Run] = {}
         self._hits = 0
         self._runs = 0
 
@@ -183,11 +101,30 @@ class QueryCache:
             if shared.good_at(max(at_least_ts, shared.begin_ts)):
                 return shared
 
-    def begin(self, stale: Sequence[Call]) -> None:
-        """Sets out to run those of `stale` for which `results_at`, called next, would have to wait for a new run."""
-        missing = dict.fromkeys(call for call in stale if call not in self._running and self._find(call) is None)
+    def begin(self, stale: Sequence[Call]) -> Run | None:
+        """Sets out to run those of `stale` that have no live result and are not being run.
+
+        Returns the one run that all who lack a result wait for; None if there is none, or more than one.
+        """
+        lacking = [call for call in stale if call in self._running or self._find(call) is None]
+        missing = dict.fromkeys(call for call in lacking if call not in self._running)
         if missing:
             self._start(tuple(missing))
+        runs = {self._running[call] for call in lacking}
+        return runs.pop() if len(runs) == 1 else None
+
+    def results_now(
+        self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
+    ) -> tuple[int, dict[Call, QueryResult]] | None:
+        """What `results_at` would give, if it would have to wait for nothing."""
+        found = {call: self._find(call) for call in stale}
+        results = {call: result for call, result in found.items() if result is not None}
+        ts = self._common_ts((*held, *results.values()), at_least_ts)
+        if ts is None or len(results) < len(found):
+            return None
+        for result in results.values():
+            self._use(result)
+        return ts, results
 
     async def results_at(
         self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
@@ -267,7 +204,7 @@ class QueryCache:
     async def _shared(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
         """The live result of each call, or that of a run under way, or else of one new run for all the others."""
         chosen: dict[Call, QueryResult] = {}
-        runs: dict[asyncio.Task[dict[Call, QueryResult]], None] = {}
+        runs: dict[Run, None] = {}
         missing: dict[Call, None] = {}
         for call in stale:
             if (cached := self._find(call)) is not None:
@@ -296,14 +233,14 @@ class QueryCache:
 
     # --- Running ---------------------------------------------------------------------------------------------------
 
-    def _start(self, calls: tuple[Call, ...]) -> asyncio.Task[dict[Call, QueryResult]]:
+    def _start(self, calls: tuple[Call, ...]) -> Run:
         task = asyncio.get_running_loop().create_task(self._run(calls, self._begin_batch(calls)))
         for call in calls:
             self._running[call] = task
         task.add_done_callback(lambda done: self._forget(calls, done))
         return task
 
-    def _forget(self, calls: tuple[Call, ...], task: asyncio.Task[dict[Call, QueryResult]]) -> None:
+    def _forget(self, calls: tuple[Call, ...], task: Run) -> None:
         for call in calls:
             if self._running.get(call) is task:
                 del self._running[call]

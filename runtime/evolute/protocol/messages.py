@@ -11,7 +11,7 @@ Timestamps are whole nanoseconds; `codec` writes them as the protocol wants them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 
@@ -89,14 +89,16 @@ class NoToken:
 
 @dataclass(frozen=True, slots=True)
 class UserToken:
-    value: str
+    """A JSON Web Token. Like every secret it shows in no text that is made of the message."""
+
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminToken:
     """The admin key; `acting_as` is the identity to take on, an object's canonical JSON."""
 
-    value: str
+    value: str = field(repr=False)
     acting_as: bytes | None = None
 
 

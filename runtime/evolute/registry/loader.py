@@ -23,7 +23,7 @@ from typing import Any
 
 from evolute.errors import DefinitionError
 from evolute.limits import Limits
-from evolute.registry import cron_loader, pool_loader
+from evolute.registry import auth_loader, cron_loader, pool_loader
 from evolute.registry.decorators import decorated_in
 from evolute.registry.definition import Function, FunctionDefinition, define
 from evolute.registry.import_faults import ImportFaults
@@ -141,6 +141,7 @@ def load(deployment: Deployment, limits: Limits, *, keep_imported: bool = False)
     registry = Registry(deployment.hash, deployment.package, functions, schema or define_schema())
     offered = [function for _, function in _offered(deployment, modules)]
     registry.pools = pool_loader.read(modules, deployment.sources, offered, faults)
+    registry.auth_providers = auth_loader.read(modules, deployment.sources, faults)
     if schema is not None:  # else no function is known
         registry.crons = cron_loader.read(modules, registry, broken, faults)
     if faults:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evolute.errors import FunctionNotFound
+from evolute.registry import auth_providers
+from evolute.registry.auth_providers import AuthProvider
 from evolute.registry.crons import CronDefinition
 from evolute.registry.definition import Function, FunctionDefinition, Kind, Visibility
 from evolute.registry.job_options import Pool
@@ -22,7 +24,9 @@ ReportWire = dict[str, Any]
 
 
 class Registry:
-    """The loaded functions of one deployment by canonical path, its schema, its crons and pools. Never changes."""
+    """The loaded functions of one deployment by canonical path, its schema, crons, pools and auth providers.
+
+    Never changes once it is loaded."""
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Registry:
         self.schema = schema
         self.crons = crons
         self.pools: Mapping[str, Pool] = pools or {}
+        self.auth_providers: Sequence[AuthProvider] = ()
         self._by_function: dict[Function[..., Any], FunctionDefinition] = {}
         for definition in functions.values():
             self._by_function.setdefault(definition.function, definition)
@@ -84,6 +89,7 @@ class Registry:
             "schema": self.schema.to_wire(),
             "crons": [asdict(cron) for cron in self.crons],
             "pools": {name: asdict(pool) for name, pool in self.pools.items()},
+            "auth_providers": [auth_providers.to_wire(provider) for provider in self.auth_providers],
         }
 
 
@@ -104,21 +110,23 @@ class FunctionReport:
 
 @dataclass(frozen=True)
 class RegistryReport:
-    """A deployment as the server knows it: its functions by canonical path, the schema in wire form, its crons
-    and pools."""
+    """A deployment as the server knows it: its functions by canonical path, the schema in wire form, its crons,
+    pools and auth providers."""
 
     deployment: str
     functions: Mapping[str, FunctionReport]
     schema_wire: Mapping[str, Any]
     crons: Sequence[CronDefinition] = ()
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    auth_providers: tuple[AuthProvider, ...] = ()
 
     @staticmethod
     def from_wire(wire: ReportWire) -> RegistryReport:
         functions = {function["path"]: FunctionReport(**function) for function in wire["functions"]}
         crons = [CronDefinition(**cron) for cron in wire["crons"]]
         pools = {name: Pool(**pool) for name, pool in wire["pools"].items()}
-        return RegistryReport(wire["deployment"], functions, wire["schema"], crons, pools)
+        providers = tuple(auth_providers.from_wire(provider) for provider in wire["auth_providers"])
+        return RegistryReport(wire["deployment"], functions, wire["schema"], crons, pools, providers)
 
     def find(self, path: str) -> FunctionReport | None:
         """By any spelling of the path. Raises FunctionNotFound for one that cannot be a path."""

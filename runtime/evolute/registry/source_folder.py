@@ -4,6 +4,7 @@
     _pricing.py, _lib/tax.py        helpers: other modules import them; they offer nothing
     __init__.py, schema.py          run like any module; they offer nothing
     pools.py, crons.py              declare how jobs are run, and when
+    auth_config.py                  declares whose tokens say who a user is
     test_*.py, conftest.py          not part of the deployment, as is everything in hidden folders
 
 Sub-folders need no `__init__.py`. A module is named by its path, so every part of the path is a Python name.

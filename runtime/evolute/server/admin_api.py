@@ -24,7 +24,7 @@ from evolute.errors import FunctionNotFound
 from evolute.protocol.fields import Fields, shown
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
-from evolute.server.http_request import identity_of, json_object, read_json_body, require_admin
+from evolute.server.http_request import json_object, read_json_body, require_admin, wait_identity
 from evolute.values.function_path import canonical_path
 
 Answer = Mapping[str, Any]
@@ -61,7 +61,7 @@ class AdminApi:
         self, name: str, operation: Callable[[Fields], Awaitable[Answer]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            require_admin(identity_of(request, self._authenticator))
+            require_admin(await wait_identity(request, self._authenticator))
             return json_response(
                 await operation(Fields(name, json_object(await read_json_body(request, self._limits))))
             )

@@ -22,6 +22,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from evolute.auth.fetch import HttpFetcher
+from evolute.auth.token_verifier import TokenVerifier
 from evolute.backend import Backend
 from evolute.clock import random_bytes
 from evolute.config import Config
@@ -53,7 +55,10 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     The backend must have started, and must not stop before the last request has ended.
     """
     limits, redact = backend.config.limits, backend.config.redact_errors
-    authenticator = Authenticator(admin_key)
+    verifier = TokenVerifier(
+        lambda: backend.report.auth_providers, backend.clock, limits, HttpFetcher(limits).get, redact=redact
+    )
+    authenticator = Authenticator(admin_key, verifier)
 
     def published_ts() -> int:
         return backend.database.log.published_ts

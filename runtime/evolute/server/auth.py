@@ -1,4 +1,4 @@
-"""Credentials: the admin key, and what a token or an Authorization header makes of its bearer.
+"""Credentials: the admin key, users' tokens, and what a token or an Authorization header makes of its bearer.
 
 The key is made at the first start and kept in the data folder, for the owner's eyes only: whoever has it may call
 internal functions and act as any user. It never appears in a log. Written `evolute|<secret>`; only the secret counts,
@@ -12,10 +12,12 @@ import base64
 import binascii
 import hmac
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 
+from evolute.auth.token_verifier import TokenVerifier, VerifiedUser
 from evolute.clock import random_bytes
-from evolute.errors import BadAdminKey, DiskFault, InvalidValue, NoAuthProvider, Unauthorized
+from evolute.errors import BadAdminKey, DiskFault, InvalidAuthHeader, InvalidValue, Unauthorized
 from evolute.protocol.messages import AdminToken, NoToken, Token, UserToken
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.values import wire_codec
@@ -56,24 +58,33 @@ def _write_for_owner(path: Path, text: str) -> None:
 class Authenticator:
     """Knows the server's admin key, and who the bearer of a token is."""
 
-    def __init__(self, admin_key: str) -> None:
+    def __init__(self, admin_key: str, verifier: TokenVerifier) -> None:
+        self._verifier = verifier
         self._secret = _secret_of(admin_key).encode()
         assert self._secret
 
-    def identity_of(self, token: Token) -> Identity:
-        """Raises Unauthorized: BadAdminKey, NoAuthProvider, or for an identity to act as that names nobody."""
+    def identity_of(self, token: Token) -> Identity | Awaitable[Identity]:
+        """Now, unless the keys of a token's issuer have to be fetched first.
+
+        Raises, or lets the Awaitable raise, Unauthorized; and IssuerUnavailable if nobody knows what a token is worth.
+        """
         match token:
             case NoToken():
                 return ANONYMOUS
-            case UserToken():
-                raise NoAuthProvider
+            case UserToken(value):
+                user = self._verifier.verify(value)
+                return _identity_of(user) if isinstance(user, VerifiedUser) else _wait_identity_of(user)
             case AdminToken(key, acting_as):
                 if not hmac.compare_digest(_secret_of(key).encode(), self._secret):
                     raise BadAdminKey
                 return Identity(None if acting_as is None else _user_identity(acting_as), is_admin=True)
 
-    def identity_of_header(self, authorization: str | None) -> Identity:
-        """The bearer of an HTTP request's Authorization header. Raises Unauthorized."""
+    async def wait_identity(self, authorization: str | None) -> Identity:
+        """The bearer of an HTTP request's Authorization header. Raises Unauthorized and IssuerUnavailable."""
+        found = self._identity_of_header(authorization)
+        return found if isinstance(found, Identity) else await found
+
+    def _identity_of_header(self, authorization: str | None) -> Identity | Awaitable[Identity]:
         if authorization is None:
             return ANONYMOUS
         scheme, _, credentials = authorization.strip().partition(" ")
@@ -83,7 +94,16 @@ class Authenticator:
             case "bearer":
                 return self.identity_of(UserToken(credentials.strip()))
             case _:
-                raise Unauthorized("The Authorization header must be `Convex <admin key>` or `Bearer <token>`.")
+                text = "The Authorization header must begin with `Bearer `, or with `Convex ` before an admin key."
+                raise InvalidAuthHeader(text)
+
+
+def _identity_of(user: VerifiedUser) -> Identity:
+    return Identity(user.attributes, expires_ns=user.expires_ns)
+
+
+async def _wait_identity_of(user: Awaitable[VerifiedUser]) -> Identity:
+    return _identity_of(await user)
 
 
 def _secret_of(key: str) -> str:

@@ -20,7 +20,7 @@ from evolute.execution.call_log import CallLogEntry
 from evolute.execution.function_log import TRUNCATED
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, json_response
-from evolute.server.http_request import identity_of, require_admin
+from evolute.server.http_request import require_admin, wait_identity
 from evolute.sync.transition import request_name
 
 MS_PER_S = 1000
@@ -34,7 +34,7 @@ class FunctionLogs:
 
     async def page(self, request: Request) -> Response:
         """Raises HttpError."""
-        require_admin(identity_of(request, self._authenticator))
+        require_admin(await wait_identity(request, self._authenticator))
         written = request.query_params.get("cursor") or "0"
         try:
             cursor_ms = float(written)

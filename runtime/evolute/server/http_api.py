@@ -26,7 +26,7 @@ from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
-from evolute.server.http_request import identity_of, json_object, read_json_body, request_id_of, require_admin
+from evolute.server.http_request import json_object, read_json_body, request_id_of, require_admin, wait_identity
 from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.values import wire_codec
@@ -63,14 +63,14 @@ class HttpApi:
 
     async def function(self, request: Request) -> Response:
         """A function of any kind, internal ones too; for administrators."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         require_admin(identity)
         wanted = wanted_call(await self._body(request), request, self._limits)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def run(self, request: Request) -> Response:
         """A function of any kind, named by the address."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         path = path_of_address(request.path_params["path"])
         wanted = wanted_call({**await self._body(request), "path": path}, request, self._limits)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
@@ -81,7 +81,7 @@ class HttpApi:
 
     async def query_at_ts(self, request: Request) -> Response:
         """A query as of an earlier `query_ts`. If what it reads has changed since, the caller begins anew."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         tree = await self._body(request)
         written_ts = tree.get("ts")
         if not isinstance(written_ts, str):
@@ -99,7 +99,7 @@ class HttpApi:
 
     async def query_batch(self, request: Request) -> Response:
         """Several queries, all answered as of one time."""
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         queries, queries_max = (await self._body(request)).get("queries"), self._limits.http_batch_queries_max
         if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
             raise bad_json_body(f"The field `queries` must be a list of objects, got {shown(queries)}.")
@@ -121,7 +121,7 @@ class HttpApi:
     # --- Inside ----------------------------------------------------------------------------------------------------
 
     async def _call(self, request: Request, kind: Kind) -> Response:
-        identity = identity_of(request, self._authenticator)
+        identity = await wait_identity(request, self._authenticator)
         if request.method in ("GET", "HEAD"):
             wanted = wanted_by_address(request, self._limits)
         else:

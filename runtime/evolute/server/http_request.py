@@ -20,11 +20,11 @@ CLIENT_CLOSED_REQUEST = 408
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
-def identity_of(request: Request, authenticator: Authenticator) -> Identity:
-    """Who asks. Raises Unauthorized."""
+async def wait_identity(request: Request, authenticator: Authenticator) -> Identity:
+    """Who asks. Raises Unauthorized, and IssuerUnavailable if that cannot be known."""
     header = request.headers.get("authorization")
     key = request.query_params.get("adminKey")
-    return authenticator.identity_of_header(f"Convex {key}" if header is None and key else header)
+    return await authenticator.wait_identity(f"Convex {key}" if header is None and key else header)
 
 
 def require_admin(identity: Identity) -> None:

@@ -27,7 +27,7 @@ from evolute.clock import NS_PER_S
 from evolute.execution.call_durations import BUCKETS_MS
 from evolute.registry.registry import RegistryReport
 from evolute.server.auth import Authenticator
-from evolute.server.http_request import identity_of, require_admin
+from evolute.server.http_request import require_admin, wait_identity
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -65,7 +65,7 @@ class Metrics:
         self._authenticator = authenticator
 
     async def page(self, request: Request) -> Response:
-        require_admin(identity_of(request, self._authenticator))
+        require_admin(await wait_identity(request, self._authenticator))
         await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "prometheus_client")
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder

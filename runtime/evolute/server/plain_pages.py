@@ -11,7 +11,7 @@ from starlette.routing import Route
 from evolute.limits import Limits
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import json_response
-from evolute.server.http_request import identity_of, read_body, require_admin
+from evolute.server.http_request import read_body, require_admin, wait_identity
 
 INSTANCE_NAME = "evolute"
 """What comes before the secret of an admin key, too."""
@@ -30,7 +30,7 @@ def plain_pages(version: str, authenticator: Authenticator, limits: Limits) -> l
         return Response(body, media_type=request.headers.get("content-type"))
 
     async def check_admin_key(request: Request) -> Response:
-        require_admin(identity_of(request, authenticator))
+        require_admin(await wait_identity(request, authenticator))
         return json_response({"success": True, "allowedOps": ["*"], "isReadOnly": False})
 
     return [

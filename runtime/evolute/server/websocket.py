@@ -2,13 +2,16 @@
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
+
+npm's client gives up on a connection on which no whole message has come for a minute, so a long Transition goes to it
+as several messages, and to no other client, because no other one knows them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import re
 
 from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGISendEvent
@@ -17,10 +20,14 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 
 from evolute.limits import Limits
+from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
 from evolute.sync.connection import Connection, Host, SocketGone
 
 NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
+
+_NPM_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.")
+_FIRST_WITH_CHUNKS = (1, 28)
 
 
 class SyncEndpoint:
@@ -50,7 +57,8 @@ class SyncEndpoint:
         if opening["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept"})
-        connection = Connection(self._host, AsgiSocket(receive, send))
+        chunk_bytes = self._host.limits.transition_chunk_bytes if _takes_chunks(scope) else None
+        connection = Connection(self._host, AsgiSocket(receive, send, chunk_bytes))
         self._connections.add(connection)
         self._empty.clear()
         try:
@@ -63,12 +71,19 @@ class SyncEndpoint:
                 self._empty.set()
 
 
-class AsgiSocket:
-    """A `sync.connection.Socket` over an accepted ASGI websocket."""
+def _takes_chunks(scope: Scope) -> bool:
+    """Whether it is npm's client, which has its version in the address, and new enough. Others are dialled without."""
+    found = _NPM_VERSION.match(scope["path_params"].get("version", ""))
+    return found is not None and tuple(map(int, found.groups())) >= _FIRST_WITH_CHUNKS
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+
+class AsgiSocket:
+    """A `sync.connection.Socket` over an accepted ASGI websocket. Transitions longer than `chunk_bytes` go in parts."""
+
+    def __init__(self, receive: Receive, send: Send, chunk_bytes: int | None = None) -> None:
         self._receive = receive
         self._send = send
+        self._chunk_bytes = chunk_bytes
         self._is_closed = False
 
     async def receive(self) -> str | bytes | None:
@@ -83,6 +98,13 @@ class AsgiSocket:
         return text if text is not None else binary
 
     async def send(self, message: bytes) -> None:
+        if self._chunk_bytes is not None and len(message) > self._chunk_bytes and is_transition(message):
+            for chunk in chunks_of(message, self._chunk_bytes):
+                await self._send_text(chunk)
+        else:
+            await self._send_text(message)
+
+    async def _send_text(self, message: bytes) -> None:
         if self._is_closed:
             raise SocketGone
         try:
@@ -190,19 +212,6 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             return
         super().keepalive_timeout()
         self.transport.abort()
-
-
-def fragments_of(data: bytes, fragment_bytes: int) -> Iterator[tuple[memoryview, bool]]:
-    """The pieces of UTF-8 text, none of which ends inside a character, and of each whether it is the last."""
-    view, start = memoryview(data), 0
-    while True:
-        end = min(start + fragment_bytes, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1
-        yield view[start:end], end == len(data)
-        if end == len(data):
-            return
-        start = end
 
 
 def sync_protocol(limits: Limits) -> type[SyncProtocol]:

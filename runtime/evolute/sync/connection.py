@@ -2,11 +2,12 @@
 
     socket ──► reader ──► Session.receive ──► effects ──► outgoing ──► writer ──► socket
                               ▲                 │
-                              └── one task per mutation, action and computation
+                              └── one task per mutation, action, computation, and token whose keys must be fetched
 
 The reader hands over all that has arrived before a Transition begins, because beginning takes a turn of its own in the
-event loop. The writer tells the session when the socket has taken a Transition, so a reader that is slow gets one
-Transition at a time; one that takes nothing at all is cut off at `session_outgoing_bytes_max`.
+event loop. Behind a token it reads nothing until it is known whose it is. The writer tells the session when the socket
+has taken a Transition, so a reader that is slow gets one Transition at a time; one that takes nothing at all is cut off
+at `session_outgoing_bytes_max`.
 
 When the socket goes, every result is released and what was being computed is cancelled. Mutations and actions that have
 started run to their end, for nobody can take back half of what they do; `run` returns after them.
@@ -15,21 +16,33 @@ started run to their end, for nobody can take back half of what they do; `run` r
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
-from evolute.errors import DiskFault, Retry
+from evolute.errors import DiskFault, Retry, Unauthorized
 from evolute.execution.executor import Executor
+from evolute.execution.query_cache import Run
 from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import encode_server
-from evolute.protocol.messages import Ping
-from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, RetryLater, Send, StartAction, StartMutation
-from evolute.sync.identity import IdentityOf
+from evolute.protocol.messages import Ping, Token
+from evolute.sync.effects import (
+    AwaitBurst,
+    Close,
+    Compute,
+    Effect,
+    RetryLater,
+    Send,
+    StartAction,
+    StartMutation,
+    Verify,
+)
+from evolute.sync.identity import Identity, IdentityOf
 from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
 
@@ -79,12 +92,7 @@ class Connection:
         self._limits = host.limits
         self._socket = socket
         self._loop = asyncio.get_running_loop()
-        self._session = Session(
-            limits=host.limits,
-            disclosure=host.disclosure,
-            identity_of=host.identity_of,
-            on_dirty=self._schedule_begin,
-        )
+        self._session = Session(limits=host.limits, disclosure=host.disclosure, on_dirty=self._schedule_begin)
         self._outgoing: deque[Send] = deque()
         self._outgoing_bytes = 0
         self._has_outgoing = asyncio.Event()
@@ -94,6 +102,7 @@ class Connection:
         self._opening_turns_left = _OPENING_TURNS
         self._timers: set[asyncio.TimerHandle] = set()
         self._computation: asyncio.Task[None] | None = None
+        self._verification: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
 
@@ -136,7 +145,7 @@ class Connection:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        stopping = list(tasks) if self._computation is None else [*tasks, self._computation]
+        stopping = [*tasks, *filter(None, (self._computation, self._verification))]
         for task in stopping:
             task.cancel()
         await asyncio.gather(*stopping, return_exceptions=True)
@@ -151,6 +160,8 @@ class Connection:
                     return
                 now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
                 self._perform(self._session.receive(frame, now_ns=now_ns, published_ts=published_ts))
+                if self._verification is not None:
+                    await self._verification
         except Exception:
             self._fail_unexpectedly("reading from a client")
 
@@ -210,8 +221,13 @@ class Connection:
                     ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
                     self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
                 case Compute():
-                    self._host.executor.query_cache.begin(effect.stale)
-                    self._computation = self._loop.create_task(self._compute(effect))
+                    run = self._host.executor.query_cache.begin(effect.stale)
+                    if run is None:
+                        self._computation = self._loop.create_task(self._compute(effect))
+                    else:
+                        run.add_done_callback(functools.partial(self._compute_after, effect))
+                case Verify(token):
+                    self._verify(token)
                 case AwaitBurst():
                     self._set_timer(self._limits.opening_burst_ms, self._end_burst)
                 case RetryLater():
@@ -230,10 +246,37 @@ class Connection:
             self._opening_turns_left -= 1
             self._schedule_begin()
         else:
-            self._perform(self._session.begin())
+            self._perform(self._session.begin(now_ns=self._host.clock.now_ns()))
 
     def _end_burst(self) -> None:
         self._perform(self._session.burst_over())
+
+    def _verify(self, token: Token) -> None:
+        try:
+            identity = self._host.identity_of(token)
+        except Unauthorized as error:
+            self._perform(self._session.refused(str(error)))
+        except Retry as error:
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
+        else:
+            if isinstance(identity, Identity):
+                self._perform(self._session.authenticated(identity))
+            else:
+                self._verification = self._loop.create_task(self._authenticate(identity))
+
+    async def _authenticate(self, identity: Awaitable[Identity]) -> None:
+        """Ends once the session knows. An issuer that cannot be asked is no fault of the token: the client is to try
+        again, and would log its user out if it were told of an error."""
+        try:
+            self._perform(self._session.authenticated(await identity))
+        except Unauthorized as error:
+            self._perform(self._session.refused(str(error)))
+        except Retry as error:
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
+        except Exception:
+            self._fail_unexpectedly("looking at a client's token")
+        finally:
+            self._verification = None
 
     def _retry_later(self, retry: RetryLater) -> None:
         def run_again() -> None:
@@ -282,6 +325,23 @@ class Connection:
                 list(wanted.stale), list(wanted.held), at_least_ts=wanted.at_least_ts
             )
             self._perform(self._session.results_ready(ts, results, now_ns=self._host.clock.now_ns()))
+        except Retry as error:
+            self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
+        except Exception:
+            self._fail_unexpectedly("running a client's queries")
+
+    def _compute_after(self, wanted: Compute, run: Run) -> None:
+        """The one run that was waited for is over. A thousand sessions may have waited for it, without a task each."""
+        if self._session.is_closed or run.cancelled():
+            return
+        try:
+            run.result()
+            cache = self._host.executor.query_cache
+            found = cache.results_now(wanted.stale, wanted.held, at_least_ts=wanted.at_least_ts)
+            if found is None:
+                self._computation = self._loop.create_task(self._compute(wanted))
+            else:
+                self._perform(self._session.results_ready(*found, now_ns=self._host.clock.now_ns()))
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:

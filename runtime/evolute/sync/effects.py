@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call
+from evolute.protocol.messages import Token
 
 
 class Send(NamedTuple):
@@ -40,6 +41,13 @@ class Compute(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """Find out whose token it is, then call `authenticated` or `refused`. Until then nothing may be received."""
+
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitBurst:
     """Call `burst_over` when the messages of a client's opening burst must have arrived."""
 
@@ -66,4 +74,4 @@ class Close:
     reason: str
 
 
-Effect: TypeAlias = Send | StartMutation | StartAction | Compute | AwaitBurst | RetryLater | Close
+Effect: TypeAlias = Send | StartMutation | StartAction | Compute | Verify | AwaitBurst | RetryLater | Close

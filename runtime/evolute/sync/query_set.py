@@ -22,8 +22,10 @@ from evolute.errors import (
     StoreCorrupt,
     WorkerDied,
 )
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult
+from evolute.limits import Limits
+from evolute.sync.effects import RetryLater
 from evolute.sync.identity import Identity
 
 RUN_BROKE_OFF = frozenset(
@@ -140,19 +142,20 @@ class QuerySet:
             query.told = query.held
         return changed
 
-    def failed_runs(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
-        """The queries among `results` whose run broke off, with the consecutive such runs counted in `attempts`."""
-        broken_off: list[LiveQuery] = []
+    def retries(self, results: Mapping[Call, QueryResult], limits: Limits) -> list[RetryLater]:
+        """Those of `results` whose run broke off are run again: the more such runs in a row, the later."""
+        found: list[RetryLater] = []
         new = set(results.values())
         for query in self:
             if query.held is None or query.held not in new:
                 continue
             if query.held.error is not None and query.held.error.code in RUN_BROKE_OFF:
                 query.attempts += 1
-                broken_off.append(query)
+                delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
+                found.append(RetryLater(query.query_id, query.held, delay_ms))
             else:
                 query.attempts = 0
-        return broken_off
+        return found
 
     def close(self) -> None:
         """Releases every result. The set is empty afterwards."""

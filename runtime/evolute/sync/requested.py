@@ -9,12 +9,15 @@ two sides has lost count, and nothing good can follow.
 
 from __future__ import annotations
 
+from evolute.clock import NS_PER_MS
 from evolute.errors import BadRequest, FunctionNotFound
 from evolute.execution.request import Call, CallError, Kind
 from evolute.limits import Limits
-from evolute.protocol.messages import Action, AddQuery, Authenticate, ModifyQuerySet, Mutation, RemoveQuery
-from evolute.sync.identity import ANONYMOUS, Identity, IdentityOf
+from evolute.protocol.messages import Action, AddQuery, Authenticate, Connect, ModifyQuerySet, Mutation, RemoveQuery
+from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.values.function_path import canonical_path
+
+CLIENT_TS_MS_MAX = 2**53  # A client's clock that shows more than this shows nothing; JSON numbers end there.
 
 
 class ProtocolViolation(Exception):
@@ -36,16 +39,26 @@ class Requested:
         self.identity_version = 0
         self.identity: Identity = ANONYMOUS
         self.session_id: str | None = None
+        self.client_clock_skew_ms: int | None = None
 
     @property
     def versions(self) -> tuple[int, int]:
         """The query set's and the identity's, as in StateVersion."""
         return self.query_set_version, self.identity_version
 
-    def authenticate(self, message: Authenticate, identity_of: IdentityOf) -> None:
-        """Raises Unauthorized, and nothing has changed."""
+    def connect(self, message: Connect, now_ns: int) -> None:
+        if self.session_id is not None:
+            raise ProtocolViolation("ConnectTwice", "Connect came twice on one connection.")
+        self.session_id = message.session_id
+        if message.client_ts_ms is not None and abs(message.client_ts_ms) < CLIENT_TS_MS_MAX:
+            self.client_clock_skew_ms = message.client_ts_ms - now_ns // NS_PER_MS
+
+    def check_authenticate(self, message: Authenticate) -> None:
         _require_version("Authenticate", message.base_version, self.identity_version)
-        self.identity = identity_of(message.token)
+
+    def authenticated(self, identity: Identity) -> None:
+        """What follows is asked by `identity`."""
+        self.identity = identity
         self.identity_version += 1
 
     def modify_query_set(self, message: ModifyQuerySet) -> None:

@@ -15,6 +15,8 @@ What the client may rely on:
   mutation of this session is committed but not yet answered, the Transition waits for the answer.
 - **Mutations run one at a time in the order received**, with the identity of the moment they were received. Actions
   start at once.
+- **What comes behind a token waits for it**: nothing is received between Verify and its end. That a token has expired
+  is told when something is asked with it; a session that asks for nothing is left alone.
 
     idle ── begin ──► computing ── results_ready ──► parked ── answered ──► sending ── transition_sent ──► idle
 """
@@ -25,36 +27,33 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from evolute.errors import MalformedMessage, Unauthorized
-from evolute.execution.query_cache import QueryResult
+from evolute.errors import MalformedMessage
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_client, encode_server
 from evolute.protocol.messages import (
     INITIAL_VERSION,
     Action,
-    ActionResponse,
     Authenticate,
     AuthError,
     ClientMessage,
     Connect,
-    Failure,
     FatalError,
     ModifyQuerySet,
     Mutation,
-    MutationResponse,
     RemoveQuery,
     StateVersion,
-    Success,
 )
-from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, RetryLater, Send, StartAction, StartMutation
-from evolute.sync.identity import ANONYMOUS, IdentityOf
+from evolute.sync.answer import action_answer, mutation_answer
+from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, Send, StartAction, StartMutation, Verify
+from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.mutation_queue import MutationQueue
 from evolute.sync.query_set import QuerySet
 from evolute.sync.requested import ProtocolViolation, Requested
 from evolute.sync.transition import Disclosure, encode_transition
 
-NS_PER_MS = 1_000_000
-CLIENT_TS_MS_MAX = 2**53  # A client's clock that shows more than this shows nothing; JSON numbers end there.
+TOKEN_EXPIRED = "Convex token identity expired"
 
 
 class Phase(Enum):
@@ -73,22 +72,18 @@ class Session:
     Every method returns the effects to perform, in order. After Close every method returns none.
     """
 
-    def __init__(
-        self, *, limits: Limits, disclosure: Disclosure, identity_of: IdentityOf, on_dirty: Callable[[], None]
-    ) -> None:
+    def __init__(self, *, limits: Limits, disclosure: Disclosure, on_dirty: Callable[[], None]) -> None:
         self._limits = limits
         self._disclosure = disclosure
-        self._identity_of = identity_of
         self._on_dirty = on_dirty
         self._phase = Phase.IDLE
         self._finishing = False
         self._effects: list[Effect] = []
-        self._client_clock_skew_ms: int | None = None
 
         # What the client has been told, and what it has asked for.
         self._current = INITIAL_VERSION
         self._requested = Requested(limits)
-        self._awaiting_burst = False
+        self._awaiting_burst = self._verifying = False
 
         # What the Transition in computation will bring it to.
         self._queries = QuerySet(self._queries_broken)
@@ -98,14 +93,11 @@ class Session:
         self._removed: list[int] = []
         self._parked: bytes | None = None
 
-        # Calls. `_waiting` are mutations not yet started, `_answers` successes that wait for a Transition to leave.
-        self._waiting: deque[tuple[int, Call | CallError]] = deque()
-        self._running_mutation: int | None = None
-        self._unanswered_ts: int | None = None
+        # Calls. `_answers` are successes that wait for a Transition to leave.
+        self._mutations = MutationQueue()
         self._answers: deque[tuple[bytes, int]] = deque()
         self._actions_running = 0
-        self._at_least_ts = 0
-        self._computing_at_least_ts = 0
+        self._at_least_ts = self._computing_at_least_ts = 0
         self._transition_owed = False
 
     # --- From the client ------------------------------------------------------------------------------------------
@@ -114,6 +106,7 @@ class Session:
         """One message of the client. `published_ts` is the server's latest timestamp."""
         if self._phase is Phase.CLOSED or self._finishing:
             return []
+        assert not self._verifying, "nothing may be received between Verify and its end"
         try:
             if isinstance(frame, bytes):
                 raise MalformedMessage("it is binary, and messages are text")
@@ -132,6 +125,8 @@ class Session:
                 self._authenticate(message)
             case ModifyQuerySet():
                 self._modify_query_set(message)
+            case Mutation() | Action() if self._told_of_expiry(now_ns):
+                pass
             case Mutation():
                 self._queue_mutation(message)
             case Action():
@@ -140,35 +135,55 @@ class Session:
                 pass  # Telemetry.
 
     def _connect(self, message: Connect, now_ns: int, published_ts: int) -> None:
-        if self._requested.session_id is not None:
-            raise ProtocolViolation("ConnectTwice", "Connect came twice on one connection.")
         if message.max_observed_ts is not None and message.max_observed_ts > published_ts:
             # A client must never be shown a past older than what it has seen: this is another store, or a lost one.
             self._close(Close.INTERNAL_ERROR, "ClientAheadOfServer")
             return
+        self._requested.connect(message, now_ns)
         self._at_least_ts = message.max_observed_ts or 0
-        self._requested.session_id = message.session_id
-        if message.client_ts_ms is not None and abs(message.client_ts_ms) < CLIENT_TS_MS_MAX:
-            self._client_clock_skew_ms = message.client_ts_ms - now_ns // NS_PER_MS
+
+    def _modify_query_set(self, message: ModifyQuerySet) -> None:
+        self._requested.modify_query_set(message)
+        self._awaiting_burst = False
+        self._on_dirty()
+
+    # --- Who asks ---------------------------------------------------------------------------------------------------
 
     def _authenticate(self, message: Authenticate) -> None:
-        try:
-            self._requested.authenticate(message, self._identity_of)
-        except Unauthorized as error:
-            self._send(encode_server(AuthError(str(error), self._current.identity, True)))
-            self._close(None, "")
-            return
+        self._requested.check_authenticate(message)
+        self._verifying = True
+        self._effects.append(Verify(message.token))
+
+    def authenticated(self, identity: Identity) -> list[Effect]:
+        """The token is good: what comes from now on is asked by `identity`, and the next Transition says so."""
+        if self._phase is Phase.CLOSED:
+            return []
+        self._verifying = False
+        self._requested.authenticated(identity)
         if self._requested.query_set_version == 0 and not self._awaiting_burst:
             # On a new connection the queries come right behind the token. A Transition without them would make every
             # query of a client that reconnects read as loading.
             self._awaiting_burst = True
             self._effects.append(AwaitBurst())
         self._on_dirty()
+        return self._taken()
 
-    def _modify_query_set(self, message: ModifyQuerySet) -> None:
-        self._requested.modify_query_set(message)
-        self._awaiting_burst = False
-        self._on_dirty()
+    def refused(self, why: str) -> list[Effect]:
+        """The token is not good."""
+        self._refuse(why, update_attempted=True)
+        return self._taken()
+
+    def _told_of_expiry(self, now_ns: int) -> bool:
+        """Whether the token has expired by which the client asks. It is told, unless it has sent another already."""
+        has_expired = self._requested.identity.has_expired(now_ns)
+        if has_expired and not self._verifying:
+            self._refuse(TOKEN_EXPIRED, update_attempted=False)
+        return has_expired
+
+    def _refuse(self, why: str, *, update_attempted: bool) -> None:
+        if self._phase is not Phase.CLOSED:
+            self._send(encode_server(AuthError(why, self._current.identity, update_attempted)))
+            self._close(None, "")
 
     def burst_over(self) -> list[Effect]:
         """The time that the opening burst may take is over: a Transition without queries is better than none."""
@@ -179,46 +194,41 @@ class Session:
     # --- Mutations and actions --------------------------------------------------------------------------------------
 
     def _queue_mutation(self, message: Mutation) -> None:
-        if len(self._waiting) >= self._limits.session_mutations_max:
+        if len(self._mutations) >= self._limits.session_mutations_max:
             self._close(Close.TRY_AGAIN, "TooManyConcurrentMutations")
             return
-        self._waiting.append((message.request_id, self._requested.call("mutation", message, message.request_id)))
+        self._mutations.add(message.request_id, self._requested.call("mutation", message, message.request_id))
         self._start_next_mutation()
 
     def mutation_committed(self, commit_ts: int) -> None:
         """The running mutation is published. Call in that very turn: no Transition may show it before its answer."""
-        assert self._running_mutation is not None or self._phase is Phase.CLOSED
-        self._unanswered_ts = commit_ts
+        self._mutations.committed(commit_ts)
 
     def mutation_done(self, outcome: Outcome) -> list[Effect]:
         """The running mutation ended; `outcome.error` is set if it did not happen."""
         if self._phase is Phase.CLOSED:
             return []
-        assert self._running_mutation is not None
-        request_id, self._running_mutation, self._unanswered_ts = self._running_mutation, None, None
-        self._answer_mutation(request_id, outcome)
+        self._answer_mutation(self._mutations.done(), outcome)
         if self._phase is Phase.PARKED:
             self._send_parked()
         self._start_next_mutation()
         return self._taken()
 
     def _start_next_mutation(self) -> None:
-        while self._waiting and self._running_mutation is None:
-            request_id, call = self._waiting.popleft()
+        while started := self._mutations.start_next():
+            request_id, call = started
             if isinstance(call, CallError):
                 self._answer_mutation(request_id, Outcome(None, call, (), 0))
             else:
-                self._running_mutation = request_id
                 self._effects.append(StartMutation(request_id, call))
 
     def _answer_mutation(self, request_id: int, outcome: Outcome) -> None:
-        ts = outcome.ts if outcome.error is None else None
-        result, log_lines = self._disclosed(request_id, outcome)
-        message = encode_server(MutationResponse(request_id, result, ts, log_lines))
-        if self._answers or (self._phase is Phase.COMPUTING and (ts or 0) > self._computing_at_least_ts):
-            self._answers.append((message, ts or 0))
+        ts = outcome.ts if outcome.error is None else 0
+        message = mutation_answer(request_id, outcome, self._requested.session_id, self._disclosure)
+        if self._answers or (self._phase is Phase.COMPUTING and ts > self._computing_at_least_ts):
+            self._answers.append((message, ts))
         else:
-            self._send_answer(message, ts or 0)
+            self._send_answer(message, ts)
 
     def _send_answer(self, message: bytes, ts: int) -> None:
         self._send(message)
@@ -249,25 +259,21 @@ class Session:
         return self._taken()
 
     def _answer_action(self, request_id: int, outcome: Outcome) -> None:
-        self._send(encode_server(ActionResponse(request_id, *self._disclosed(request_id, outcome))))
-
-    def _disclosed(self, request_id: int, outcome: Outcome) -> tuple[Success | Failure, tuple[str, ...]]:
-        error, disclosure = outcome.error, self._disclosure
-        name = "" if error is None else disclosure.request_name(self._requested.session_id, request_id)
-        return disclosure.answer(outcome.value, error, name), disclosure.log_lines(outcome.log_lines)
+        self._send(action_answer(request_id, outcome, self._requested.session_id, self._disclosure))
 
     # --- Transitions ------------------------------------------------------------------------------------------------
 
-    def begin(self) -> list[Effect]:
+    def begin(self, *, now_ns: int) -> list[Effect]:
         """Begins the next Transition if one is needed and may begin. The driver calls this when no input is waiting."""
         if self._phase is not Phase.IDLE or self._awaiting_burst or not self._is_dirty():
             return []
+        if self._told_of_expiry(now_ns):
+            return self._taken()
         self._fold_in()
         self._phase = Phase.COMPUTING
         self._queries_changed = False
         self._computing_at_least_ts = self._at_least_ts
-        stale, held = self._queries.stale_calls(), self._queries.good_results()
-        return [Compute(stale, held, self._at_least_ts)]
+        return [Compute(self._queries.stale_calls(), self._queries.good_results(), self._at_least_ts)]
 
     def _is_dirty(self) -> bool:
         return self._queries_changed or self._transition_owed or self._requested.versions != self._current[:2]
@@ -294,11 +300,11 @@ class Session:
         assert self._phase is Phase.COMPUTING
         assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
         changed = self._queries.accept(results)
-        self._retry_failed_runs(results)
+        self._effects += self._queries.retries(results, self._limits)
         self._send_answers(until_ts=ts)
         end = self._end._replace(ts=ts)
         is_news = changed or self._removed or self._transition_owed or end[:2] != self._current[:2]
-        unanswered = self._unanswered_ts is not None and self._unanswered_ts <= ts
+        unanswered = self._mutations.hides(ts)
         if not is_news and not unanswered:
             self._phase = Phase.IDLE
             self._send_answers()
@@ -309,7 +315,7 @@ class Session:
             changed,
             self._removed,
             disclosure=self._disclosure,
-            client_clock_skew_ms=self._client_clock_skew_ms,
+            client_clock_skew_ms=self._requested.client_clock_skew_ms,
             now_ns=now_ns,
         )
         self._end = end
@@ -335,13 +341,6 @@ class Session:
             self._on_dirty()
         return self._taken()
 
-    def _retry_failed_runs(self, results: Mapping[Call, QueryResult]) -> None:
-        limits = self._limits
-        for query in self._queries.failed_runs(results):
-            assert query.held is not None
-            delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
-            self._effects.append(RetryLater(query.query_id, query.held, delay_ms))
-
     def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:
         """Runs the query again if it still has the result of the run that broke off."""
         query = self._queries.get(query_id)
@@ -362,7 +361,7 @@ class Session:
     def finish(self) -> list[Effect]:
         """Takes no more messages, and closes once what runs is answered and shown. The rest the client sends again."""
         self._finishing = True
-        self._waiting.clear()
+        self._mutations.clear()
         return self._taken()
 
     def fail(self, code: int, reason: str) -> list[Effect]:
@@ -376,7 +375,7 @@ class Session:
         """The socket is gone. Releases every result; mutations that have not started never will."""
         self._phase = Phase.CLOSED
         self._queries.close()
-        self._waiting.clear()
+        self._mutations.clear()
         self._answers.clear()
         self._requested.take_modifications()
 
@@ -393,8 +392,8 @@ class Session:
         self._effects.append(Send(message))
 
     def _taken(self) -> list[Effect]:
-        runs = self._running_mutation is not None or self._actions_running > 0
-        if self._finishing and not (runs or self._answers or self._transition_owed or self._phase is Phase.CLOSED):
+        runs = self._mutations.runs or self._actions_running > 0 or self._answers
+        if self._finishing and not (runs or self._transition_owed or self._phase is Phase.CLOSED):
             self._close(Close.RESTART, "ServerShuttingDown")
         effects, self._effects = self._effects, []
         return effects

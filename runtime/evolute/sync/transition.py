@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from evolute.execution.query_cache import QueryResult
+from evolute.execution.query_result import QueryResult
 from evolute.execution.request import CallError
 from evolute.protocol.codec import encode_modification, encode_result, encode_server
 from evolute.protocol.messages import Failure, StateVersion, Success, Transition
