@@ -17,6 +17,8 @@ SEEDS = (1, 2, 3)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="the one seed that workloads run with")
+    parser.addoption("--chaos-seconds", type=float, default=5.0, help="how long the proxy behaves badly")
+    parser.addoption("--schemathesis-examples", type=int, default=8, help="how often each function is called by it")
     parser.addoption("--rounds", type=int, default=None, help="how often the crash campaign kills the server")
 
 

@@ -62,6 +62,7 @@ PURE = (
     CLIENT / "authentication.py",
     CLIENT / "shown_results.py",
     CLIENT / "local_store.py",
+    CLIENT / "page_list.py",
 )
 PURE_BANS = ("asyncio", "time", "socket", "threading", "evolute.clock", "websockets")
 

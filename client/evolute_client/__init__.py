@@ -15,9 +15,13 @@ from evolute_client.authentication import AuthState
 from evolute_client.errors import ClientClosed, ConnectionLost, FunctionError, RequestRefused
 from evolute_client.http_client import HttpClient
 from evolute_client.local_store import LocalStore, OptimisticUpdate, QueryEntry
+from evolute_client.page_list import PageStatus
+from evolute_client.paginated import PaginatedQuery
 from evolute_client.subscription import Subscription
-from evolute_client.sync_client import SyncClient, SyncSubscription
+from evolute_client.sync_client import SyncClient
+from evolute_client.sync_stream import SyncPaginatedQuery, SyncStream
 from evolute_client.token_keeper import TokenFetcher
+from evolute_client.watch import Watch
 
 __all__ = [
     "AuthState",
@@ -30,10 +34,14 @@ __all__ = [
     "Int64",
     "LocalStore",
     "OptimisticUpdate",
+    "PageStatus",
+    "PaginatedQuery",
     "QueryEntry",
     "RequestRefused",
     "Subscription",
     "SyncClient",
-    "SyncSubscription",
+    "SyncPaginatedQuery",
+    "SyncStream",
     "TokenFetcher",
+    "Watch",
 ]

@@ -11,7 +11,6 @@ new one is made and the server told again what is wanted; callers just wait long
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,12 +24,16 @@ from evolute.values import wire_codec
 from evolute_client.authentication import AuthChange, AuthState, admin_token
 from evolute_client.connection import Connection, Sleep
 from evolute_client.errors import ClientClosed, ConnectionLost
+from evolute_client.listeners import Listeners
 from evolute_client.local_store import OptimisticUpdate
+from evolute_client.opened import LOGGER, log, opened
+from evolute_client.paginated import PaginatedQuery
 from evolute_client.requests import Lost
 from evolute_client.state_machine import StateMachine, Update
-from evolute_client.subscription import LOGGER, Feed, Subscription, log, opened
+from evolute_client.subscription import Subscription
 from evolute_client.token_keeper import TokenFetcher, TokenKeeper
 from evolute_client.transport import sync_url
+from evolute_client.watch import Watch
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
@@ -72,16 +75,14 @@ class Client:
         self._auth_waiter: asyncio.Future[bool] | None = None
         self._on_auth_change: Callable[[bool], object] | None = None
         self._auth_error: str | None = None
-        self._feeds: dict[int, set[Feed]] = {}
+        self._listeners = Listeners(self._state, self._connection.wake)
         self._futures: dict[int, asyncio.Future[Success | Failure | Lost]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: Exception | None = None
 
     async def __aenter__(self) -> Client:
         if self._task is not None:
             raise ClientClosed
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._stay_connected(), name="evolute client")
         if self._first_token is not None:
             given = self._first_token
@@ -160,14 +161,13 @@ class Client:
         self._keeping = None if keeper is None else asyncio.create_task(keeper.run(), name="evolute tokens")
 
     def _tell(self, change: AuthChange) -> None:
-        assert self._loop is not None
         self._auth_error = change.error
         if change.error is not None:
             LOGGER.error("failed to authenticate: %s", change.error)
         if self._auth_waiter is not None and not self._auth_waiter.done():
             self._auth_waiter.set_result(change.authenticated)
         if self._on_auth_change is not None:
-            self._loop.call_soon(self._on_auth_change, change.authenticated)
+            asyncio.get_running_loop().call_soon(self._on_auth_change, change.authenticated)
 
     # --- Calls ---
 
@@ -199,16 +199,22 @@ class Client:
         encoded = self._encode(path, arguments)
         return await self._wait_answer(self._state.action(path, encoded))
 
-    def subscribe(self, path: str, /, **arguments: object) -> Subscription:
+    def subscribe(self, path: str, /, **arguments: object) -> Subscription[Any]:
         """`async for result in client.subscribe(…)`; see Subscription."""
-        query_id = self._state.subscribe(path, self._encode(path, arguments))
-        feed = Feed()
-        self._feeds.setdefault(query_id, set()).add(feed)
-        result = self._state.result(query_id)
-        if result is not None:
-            feed.offer(result)
-        self._connection.wake()
-        return Subscription(feed, functools.partial(self._unsubscribe_soon, query_id, feed))
+        return Subscription(self._listeners, path, self._encode(path, arguments))
+
+    def watch(self, queries: Mapping[str, tuple[str, Mapping[str, object]]], /) -> Watch:
+        """`async for view in client.watch({"name": (path, arguments), …})`; see Watch."""
+        encoded = {name: (path, self._encode(path, arguments)) for name, (path, arguments) in queries.items()}
+        return Watch(self._listeners, encoded)
+
+    def paginated(
+        self, path: str, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
+    ) -> PaginatedQuery:
+        """A list that grows by `load_more`; see PaginatedQuery. The function paginates by its `paginationOpts`."""
+        self._check_open()
+        encode = functools.partial(self._encode, path)
+        return PaginatedQuery(self._listeners, path, arguments or {}, encode, initial_items)
 
     def _encode(self, path: str, arguments: Mapping[str, object]) -> bytes:
         self._check_open()
@@ -230,22 +236,6 @@ class Client:
         self._connection.wake()
         return opened(await future)
 
-    def _unsubscribe_soon(self, query_id: int, feed: Feed) -> None:
-        """From any thread: the last reference to a Subscription may go anywhere."""
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the client
-            self._loop.call_soon_threadsafe(self._unsubscribe, query_id, feed)
-
-    def _unsubscribe(self, query_id: int, feed: Feed) -> None:
-        feeds = self._feeds.get(query_id, set())
-        if feed not in feeds:
-            return
-        feeds.remove(feed)
-        if not feeds:
-            del self._feeds[query_id]
-        self._state.unsubscribe(query_id)
-        self._connection.wake()
-
     # --- News ---
 
     def _deliver(self, update: Update) -> None:
@@ -253,9 +243,7 @@ class Client:
             log(printed)
         for fault in update.faults:
             LOGGER.error("an optimistic update failed when it was run again: %s", fault, exc_info=fault)
-        for query_id, result in update.results.items():
-            for feed in self._feeds.get(query_id, ()):
-                feed.offer(result)
+        self._listeners.deliver(update.results)
         for completion in update.completions:
             future = self._futures.pop(completion.request_id, None)
             if future is not None and not future.done():
@@ -275,8 +263,7 @@ class Client:
     def _stop(self, error: Exception) -> None:
         """Nothing more will come: those who wait are told."""
         self._end = self._end or error
-        for feed in [feed for feeds in self._feeds.values() for feed in feeds]:
-            feed.end(None if isinstance(error, ClientClosed) else error)
+        self._listeners.end(None if isinstance(error, ClientClosed) else error)
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(error)

@@ -11,7 +11,6 @@ done by `sleep`, so that a test can do it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -20,12 +19,12 @@ from evolute.limits import Limits
 from evolute.protocol import codec
 from evolute_client.backoff import Backoff
 from evolute_client.errors import ConnectionLost, RequestRefused
+from evolute_client.opened import LOGGER
 from evolute_client.remote_results import ProtocolBroken
 from evolute_client.state_machine import StateMachine, Update
 from evolute_client.transport import ClosedByServer, Transport
 
 HEARTBEATS_MISSED_MAX = 2
-LOGGER = logging.getLogger("evolute_client")
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 """Waits so many seconds."""

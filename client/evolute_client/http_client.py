@@ -19,8 +19,8 @@ from evolute.protocol.messages import AdminToken, Failure, Success
 from evolute.values import wire_codec
 from evolute_client.authentication import admin_token
 from evolute_client.errors import RequestRefused
+from evolute_client.opened import log, opened
 from evolute_client.state_machine import LogLines
-from evolute_client.subscription import log, opened
 from evolute_client.transport import CLIENT_NAME, unreachable
 
 TIMEOUT_S = 660.0

@@ -14,8 +14,11 @@ from evolute_client.authentication import AuthState
 from evolute_client.connection import Sleep
 from evolute_client.errors import ClientClosed
 from evolute_client.local_store import OptimisticUpdate
+from evolute_client.paginated import PaginatedQuery
 from evolute_client.subscription import Subscription
+from evolute_client.sync_stream import SyncPaginatedQuery, SyncStream
 from evolute_client.token_keeper import TokenFetcher
+from evolute_client.watch import Watch
 
 T = TypeVar("T")
 
@@ -99,13 +102,31 @@ class SyncClient:
     def action(self, path: str, /, **arguments: object) -> Any:
         return self._wait(self._client.action(path, **arguments))
 
-    def subscribe(self, path: str, /, **arguments: object) -> SyncSubscription:
+    def subscribe(self, path: str, /, **arguments: object) -> SyncStream[Any]:
         """`for result in client.subscribe(…)`; blocks between results."""
 
-        async def subscribe() -> Subscription:
+        async def subscribe() -> Subscription[Any]:
             return self._client.subscribe(path, **arguments)
 
-        return SyncSubscription(self, self._wait(subscribe()))
+        return SyncStream(self._wait, self._wait(subscribe()))
+
+    def watch(self, queries: Mapping[str, tuple[str, Mapping[str, object]]], /) -> SyncStream[dict[str, Any]]:
+        """`for view in client.watch({"name": (path, arguments), …})`; see `Watch`."""
+
+        async def watch() -> Watch:
+            return self._client.watch(queries)
+
+        return SyncStream(self._wait, self._wait(watch()))
+
+    def paginated(
+        self, path: str, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
+    ) -> SyncPaginatedQuery:
+        """A list that grows by `load_more`; see `PaginatedQuery`."""
+
+        async def paginated() -> PaginatedQuery:
+            return self._client.paginated(path, arguments, initial_items=initial_items)
+
+        return SyncPaginatedQuery(self._wait, self._wait(paginated()))
 
     async def _finish(self) -> None:
         """Leaves no call of another thread without an answer."""
@@ -130,37 +151,3 @@ def on_a_thread(fetch_token: Callable[[bool], str | None]) -> TokenFetcher:
         return await asyncio.to_thread(fetch_token, force_refresh)
 
     return fetch
-
-
-class SyncSubscription:
-    """A Subscription whose iteration blocks. `close` may be called from another thread and ends the loop."""
-
-    def __init__(self, client: SyncClient, subscription: Subscription) -> None:
-        self._client = client
-        self._subscription = subscription
-
-    def __iter__(self) -> SyncSubscription:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return self._client._wait(self._subscription.__anext__())
-        except (StopAsyncIteration, ClientClosed):
-            raise StopIteration from None
-
-    def __enter__(self) -> SyncSubscription:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        async def close() -> None:
-            self._subscription.close()
-
-        try:
-            self._client._wait(close())
-        except ClientClosed:
-            return

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from evolute_client.authentication import FetchToken, RefreshAfter
 from evolute_client.connection import Sleep
+from evolute_client.opened import LOGGER
 from evolute_client.state_machine import StateMachine, Update
-
-LOGGER = logging.getLogger("evolute_client")
 
 TokenFetcher: TypeAlias = Callable[[bool], str | None] | Callable[[bool], Awaitable[str | None]]
 """`fetch_token(force_refresh)`: a token (a JWT), or None if nobody is logged in. With `force_refresh` the one that it
