@@ -52,6 +52,11 @@ class SyncEndpoint:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._empty.wait()
 
+    def key_revoked(self, name: str) -> None:
+        """The sessions of that admin key end."""
+        for connection in list(self._connections):
+            connection.key_revoked(name)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opening = await receive()
         if opening["type"] != "websocket.connect":
