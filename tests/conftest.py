@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seconds", type=float, default=5.0, help="how long the proxy behaves badly")
     parser.addoption("--schemathesis-examples", type=int, default=8, help="how often each function is called by it")
     parser.addoption("--rounds", type=int, default=None, help="how often the crash campaign kills the server")
+    parser.addoption("--screenshots", default=None, help="the folder for pictures of the example's page")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
