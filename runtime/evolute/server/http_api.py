@@ -24,6 +24,7 @@ from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
+from evolute.protocol.messages import Failure
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
 from evolute.server.http_request import (
@@ -36,6 +37,7 @@ from evolute.server.http_request import (
 )
 from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
+from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
 
@@ -49,14 +51,13 @@ class HttpApi:
         limits: Limits,
         authenticator: Authenticator,
         published_ts: Callable[[], int],
-        *,
-        redact: bool,
+        disclosure: Disclosure,
     ) -> None:
         self._executor = executor
         self._limits = limits
         self._authenticator = authenticator
         self._published_ts = published_ts
-        self._redact = redact
+        self._disclosure = disclosure
 
     async def query(self, request: Request) -> Response:
         """POST with a body, GET with the call in the address."""
@@ -173,12 +174,13 @@ class HttpApi:
             assert outcome.value is not None
             tree = {"status": "success", "value": spelt(outcome.value)}
         else:
-            text = outcome.error.client_text(request_id_of(request), redact=self._redact)
-            tree = {"status": "error", "errorMessage": _encodable(text)}
+            failure = self._disclosure.answer(None, outcome.error, request_id_of(request))
+            assert isinstance(failure, Failure)
+            tree = {"status": "error", "errorMessage": _encodable(failure.message)}
             if outcome.error.data is not None:
                 tree["errorData"] = spelt(outcome.error.data)
-        if outcome.log_lines and not self._redact:
-            tree["logLines"] = [_encodable(line) for line in outcome.log_lines]
+        if log_lines := self._disclosure.log_lines(outcome.log_lines):
+            tree["logLines"] = [_encodable(line) for line in log_lines]
         return tree
 
 
