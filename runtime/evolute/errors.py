@@ -230,6 +230,12 @@ class BadAdminKey(Unauthorized):
     code = "BadAdminKey"
 
 
+class KeyIsReadOnly(Unauthorized):
+    """The admin key is read-only: it may run queries and look at lists."""
+
+    code = "ReadOnlyAdminKey"
+
+
 class InvalidAuthHeader(Unauthorized):
     """What should be a token is none."""
 

@@ -183,7 +183,7 @@ class Limits:
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
 
-    # Tokens of users, and the keys of those who issue them
+    # Tokens of users, the keys of those who issue them, and admin keys
     token_bytes_max: int = 64 * KIB
     token_leeway_ms: int = 5_000
     issuer_document_bytes_max: int = 512 * KIB
@@ -191,6 +191,7 @@ class Limits:
     issuer_refetch_ms_min: int = 10_000
     issuer_keys_fresh_ms: int = 10 * 60 * 1000
     issuer_keys_age_ms_max: int = 24 * 3600 * 1000
+    admin_keys_max: int = 100
 
     # Tokens, in our clients
     token_refresh_leeway_ms: int = 10_000

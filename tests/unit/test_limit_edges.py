@@ -144,6 +144,7 @@ ELSEWHERE = {
     "test_an_unknown_key_has_the_keys_fetched_again_but_not_all_the_time",
     "issuer_keys_fresh_ms": "unit/test_token_verifier.py::test_keys_that_are_not_fresh_are_fetched_beside",
     "issuer_keys_age_ms_max": "unit/test_token_verifier.py::test_an_issuer_that_is_down_costs_only_those_who_need_it",
+    "admin_keys_max": "unit/test_key_ring.py::test_keys_are_few",
     # Logs and errors
     "log_lines_max": "unit/test_function_log.py::test_too_many_lines_end_with_one_that_says_so",
     "log_line_bytes_max": "unit/test_function_log.py::test_a_long_line_is_cut_at_its_bytes",

@@ -59,7 +59,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     verifier = TokenVerifier(
         lambda: backend.report.auth_providers, backend.clock, limits, HttpFetcher(limits).get, redact=redact
     )
-    authenticator = Authenticator(admin_key, verifier)
+    authenticator = Authenticator(admin_key, backend.key_ring.find, verifier)
 
     def published_ts() -> int:
         return backend.database.log.published_ts
@@ -76,6 +76,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         disclosure=Disclosure(redact=redact, new_request_id=lambda: random_bytes(8).hex()),
     )
     sync = SyncEndpoint(host)
+    backend.key_ring.on_revoked(sync.key_revoked)
     api = HttpApi(backend.executor, limits, authenticator, published_ts, redact=redact)
     routes = [
         WebSocketRoute("/api/sync", sync),
