@@ -79,7 +79,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     )
     sync = SyncEndpoint(host)
     backend.key_ring.on_revoked(sync.key_revoked)
-    api = HttpApi(backend.executor, limits, authenticator, published_ts, disclosure)
+    api = HttpApi(backend.executor, backend.past_queries, limits, authenticator, published_ts, disclosure)
     routes = [
         WebSocketRoute("/api/sync", sync),
         WebSocketRoute("/api/{version}/sync", sync),

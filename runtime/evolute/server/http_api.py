@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from evolute.errors import BadRequest
 from evolute.execution.executor import Executor
+from evolute.execution.past_queries import PastQueries
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_ts, encode_ts
@@ -48,12 +49,14 @@ class HttpApi:
     def __init__(
         self,
         executor: Executor,
+        past_queries: PastQueries,
         limits: Limits,
         authenticator: Authenticator,
         published_ts: Callable[[], int],
         disclosure: Disclosure,
     ) -> None:
         self._executor = executor
+        self._past_queries = past_queries
         self._limits = limits
         self._authenticator = authenticator
         self._published_ts = published_ts
@@ -85,10 +88,10 @@ class HttpApi:
 
     async def query_ts(self, request: Request) -> Response:
         """The latest timestamp, for `query_at_ts`."""
-        return json_response({"ts": encode_ts(self._published_ts())})
+        return json_response({"ts": encode_ts(await self._past_queries.wait_ts())})
 
     async def query_at_ts(self, request: Request) -> Response:
-        """A query as of an earlier `query_ts`. If what it reads has changed since, the caller begins anew."""
+        """A query as of an earlier `query_ts`. Who comes too late begins anew."""
         identity = await wait_identity(request, self._authenticator)
         tree = await self._body(request)
         written_ts = tree.get("ts")
@@ -103,7 +106,7 @@ class HttpApi:
         if wanted.fault is not None:
             return self._answer(request, wanted, _fault_of(wanted))
         call = _call_of(wanted, "query", identity)
-        return self._answer(request, wanted, await self._executor.query_at(call, ts))
+        return self._answer(request, wanted, await self._past_queries.query_at(call, ts))
 
     async def query_batch(self, request: Request) -> Response:
         """Several queries, all answered as of one time."""
