@@ -217,7 +217,7 @@ class Client:
         function: AnyFunction,
         /,
         *args: object,
-        optimistic_update: OptimisticUpdate | None = None,
+        optimistic_update: Any = None,
         **arguments: object,
     ) -> Any:
         """What the mutation returned, once the subscriptions of this client show its effects.
