@@ -24,6 +24,7 @@ from evolute.execution.call_durations import KindDurations
 from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer, ignore_progress
 from evolute.execution.executor import Executor, ExecutorStatistics
+from evolute.execution.key_ring import KeyRing
 from evolute.execution.pool import Pool
 from evolute.execution.pool_statistics import PoolStatistics
 from evolute.execution.process_starter import ProcessStarter
@@ -69,6 +70,7 @@ class Backend:
     crons: CronLoop
     job_admin: JobAdmin
     cron_admin: CronAdmin
+    key_ring: KeyRing
 
     def __init__(
         self,
@@ -168,6 +170,7 @@ class Backend:
             action_workers=config.action_workers,
             on_worker_death=self.database.check_readers,
             processes=self._processes,
+            pending_view=self.database.committer.pending_view,
         )
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)
@@ -177,10 +180,12 @@ class Backend:
         self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)
         self.job_admin = JobAdmin(self.executor, self.scheduler, self.clock, limits)
         self.cron_admin = CronAdmin(self.executor, limits)
+        self.key_ring = KeyRing(self.executor, self.clock, limits)
         for loop in (self.scheduler, self.crons):  # after the drain, in which what they run may end
             self._stack.push_async_callback(loop.close)
         self._stack.push_async_callback(self.executor.drain, limits.shutdown_ms_max)
         await self.executor.run_system(tables.bootstrap)
+        await self.key_ring.load()
 
     async def _deploy_first(self) -> DefinitionError | None:
         try:

@@ -61,6 +61,12 @@ class OutOfRetention(Retry):
     code = "OutOfRetention"
 
 
+class Withdrawn(Retry):
+    """The transaction was run on a commit that was pending then and that the disk has refused since."""
+
+    code = "Withdrawn"
+
+
 class Overloaded(Retry):
     """A queue of the server is full. The message names the limit."""
 
@@ -228,6 +234,12 @@ class BadAdminKey(Unauthorized):
     """The admin key is not this server's. It is in the data folder, in the file admin_key."""
 
     code = "BadAdminKey"
+
+
+class KeyIsReadOnly(Unauthorized):
+    """The admin key is read-only: it may run queries and look at lists."""
+
+    code = "ReadOnlyAdminKey"
 
 
 class InvalidAuthHeader(Unauthorized):

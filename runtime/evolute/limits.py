@@ -150,6 +150,7 @@ class Limits:
     commit_batch_length_max: int = 512
     commit_batch_bytes_max: int = 32 * MIB
     write_bytes_per_s_max: int = 256 * MIB
+    pending_view_bytes_max: int = 256 * KIB
     log_retention_ms: int = 30_000
     log_keys_max: int = 2_000_000
     log_run_keys_max: int = 8192
@@ -183,7 +184,7 @@ class Limits:
     query_retry_ms_min: int = 500
     query_retry_ms_max: int = 600_000
 
-    # Tokens of users, and the keys of those who issue them
+    # Tokens of users, the keys of those who issue them, and admin keys
     token_bytes_max: int = 64 * KIB
     token_leeway_ms: int = 5_000
     issuer_document_bytes_max: int = 512 * KIB
@@ -191,6 +192,7 @@ class Limits:
     issuer_refetch_ms_min: int = 10_000
     issuer_keys_fresh_ms: int = 10 * 60 * 1000
     issuer_keys_age_ms_max: int = 24 * 3600 * 1000
+    admin_keys_max: int = 100
 
     # Tokens, in our clients
     token_refresh_leeway_ms: int = 10_000
@@ -242,8 +244,8 @@ class Limits:
             "issuer_keys_fresh_ms must be at most issuer_keys_age_ms_max",
         )
         self._require(
-            self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
-            "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+            self.arguments_bytes_max + max(self.result_bytes_max, self.pending_view_bytes_max) <= self.frame_bytes_max,
+            "arguments_bytes_max, with result_bytes_max or pending_view_bytes_max, must be at most frame_bytes_max",
         )
         self._require(
             self.session_mutations_max <= self.session_records_max,

@@ -42,6 +42,14 @@ def everything(ctx: QueryCtx) -> list[str]:
 def secret(ctx: QueryCtx) -> str:
     return owner(ctx)
 
+@query
+def keys(ctx: QueryCtx) -> Any:
+    return list(ctx.db.query("_admin_keys"))
+
+@query
+def system_keys(ctx: QueryCtx) -> Any:
+    return list(ctx.db.system.query("_admin_keys"))
+
 @mutation
 def write(ctx: MutationCtx, text: str) -> str:
     ctx.db.insert("notes", {"owner": owner(ctx), "text": text})

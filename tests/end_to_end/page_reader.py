@@ -255,7 +255,7 @@ class PageReader:
         if name == "dev":
             own = "--functions" in given
             self._serve(str(parameters["functions"]) if own else str(ROOT / "functions"))
-        elif name in ("run", "jobs", "crons"):
+        elif name in ("run", "jobs", "crons", "keys"):
             assert self._server is not None, f"{block}: there is no server to call"
             options = ["--url", self._server.url, "--data", str(self._server.data)]
             self._last_output = self._completed([sys.executable, "-m", "evolute", *arguments, *options])

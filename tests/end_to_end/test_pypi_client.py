@@ -43,8 +43,8 @@ client = ConvexClient(url)
 """
 
 
-def program(text: str, url: str) -> ClientProcess:
-    return ClientProcess([sys.executable, "-c", PRELUDE + text, url])
+def program(text: str, url: str, *arguments: str) -> ClientProcess:
+    return ClientProcess([sys.executable, "-c", PRELUDE + text, url, *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 
 from evolute.cli.main import commands
 from evolute.limits import GIB, KIB, MIB, Limits
+from tests.end_to_end.conftest import CHAT_WEB
 from tests.end_to_end.page_reader import ROOT, PageReader, blocks_of, write_file
 
 README = ROOT / "README.md"
@@ -89,7 +90,7 @@ def test_the_limits_are_those_that_hold() -> None:
             assert getattr(limits, name) == int(number) * UNITS[unit], name
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "runtime" / "README.md"], ids=named)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "runtime" / "README.md", CHAT_WEB / "README.md"], ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     headings = {

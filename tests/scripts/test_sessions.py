@@ -109,6 +109,10 @@ class Driver:
         """The clock stands at so many milliseconds."""
         self.now_ns = int(rest) * NS_PER_MS
 
+    def do_revoked(self, rest: str) -> list[Effect]:
+        """The admin key of that name."""
+        return self.session.key_revoked(rest)
+
     def do_verified(self, rest: str) -> list[Effect]:
         """The token that took its time is that of `ada` or `ada@2000`."""
         return self.verified(UserToken(rest))
@@ -221,6 +225,8 @@ def identity_of(token: Token) -> Identity:
     match token:
         case NoToken():
             return ANONYMOUS
+        case AdminToken("demo|looks"):
+            return Identity(is_admin=True, key_name="looks", is_read_only=True)
         case AdminToken("demo|secret", acting_as):
             return Identity(acting_as, is_admin=True)
         case AdminToken():

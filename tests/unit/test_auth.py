@@ -24,7 +24,8 @@ KEY = "evolute|0123abcd"
 
 def authenticator_of(key: str, *providers: AuthProvider) -> Authenticator:
     limits = Limits()
-    return Authenticator(key, TokenVerifier(lambda: providers, ManualClock(), limits, HttpFetcher(limits).get))
+    verifier = TokenVerifier(lambda: providers, ManualClock(), limits, HttpFetcher(limits).get)
+    return Authenticator(key, lambda secret: None, verifier)
 
 
 def bearer(authenticator: Authenticator, header: str | None) -> Identity:

@@ -99,6 +99,7 @@ ELSEWHERE = {
     "commit_queue_bytes_max": "unit/test_committer.py::test_the_queue_is_bounded",
     "commit_batch_length_max": "unit/test_committer.py::test_a_batch_is_bounded",
     "commit_batch_bytes_max": "unit/test_committer.py::test_a_batch_is_bounded",
+    "pending_view_bytes_max": "unit/test_pending_view.py::test_more_than_a_view_may_hold_is_not_shown",
     "write_bytes_per_s_max": "unit/test_committer.py::test_a_second_takes_so_many_bytes",
     "log_retention_ms": "unit/test_write_log.py::test_it_forgets_what_is_older_than_the_retention",
     "log_keys_max": "unit/test_write_log.py::test_it_forgets_the_oldest_when_there_are_too_many_keys",
@@ -144,6 +145,7 @@ ELSEWHERE = {
     "test_an_unknown_key_has_the_keys_fetched_again_but_not_all_the_time",
     "issuer_keys_fresh_ms": "unit/test_token_verifier.py::test_keys_that_are_not_fresh_are_fetched_beside",
     "issuer_keys_age_ms_max": "unit/test_token_verifier.py::test_an_issuer_that_is_down_costs_only_those_who_need_it",
+    "admin_keys_max": "unit/test_key_ring.py::test_keys_are_few",
     # Logs and errors
     "log_lines_max": "unit/test_function_log.py::test_too_many_lines_end_with_one_that_says_so",
     "log_line_bytes_max": "unit/test_function_log.py::test_a_long_line_is_cut_at_its_bytes",

@@ -10,10 +10,10 @@ import pytest
 
 from evolute.database.transaction import Transaction
 from evolute.storage.keyspace import CURSOR_KEY
-from evolute.system import crons, job_endings, jobs, sessions
+from evolute.system import admin_keys, crons, job_endings, jobs, sessions
 from evolute.system.job_endings import Ending
 from evolute.system.jobs import JobOptions
-from evolute.system.tables import CRON_RUNS, DEPLOYMENTS, SCHEDULED, SCHEDULED_ARGUMENTS, SOURCES
+from evolute.system.tables import ADMIN_KEYS, CRON_RUNS, DEPLOYMENTS, SCHEDULED, SCHEDULED_ARGUMENTS, SOURCES
 from evolute.values.cron_schedule import daily, interval
 from evolute.values.value import UNSET, Int64
 from tests.open_store import OpenStore
@@ -166,3 +166,24 @@ def test_a_key_of_cursors_that_cannot_be_is_found(broken: OpenStore) -> None:
     assert "The key of cursors has 5 bytes instead of 32." in broken.check()
     broken.run(lambda transaction: transaction.put_raw(CURSOR_KEY, None))
     assert "The key of cursors is missing." in broken.check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "other"}, "The admin key 'other' has no name of its own."),
+        ({"name": 7}, "The admin key 7 has no name of its own."),
+        ({"readOnly": "yes"}, "The admin key 'ci' is neither read-only nor full."),
+        ({"hash": "secret"}, "The admin key 'ci' has no hash of a secret."),
+    ],
+)
+def test_an_admin_key_that_breaks_a_promise_is_found(broken: OpenStore, changes: dict[str, object], said: str) -> None:
+    def write(transaction: Transaction) -> None:
+        for name in ("other", "ci"):
+            admin_keys.add(transaction, name, bytes(32), read_only=True, keys_max=2)
+
+    broken.run(write)
+    assert broken.check() == []
+    _, key = broken.run(lambda transaction: [row["_id"] for row in transaction.query(ADMIN_KEYS)])
+    broken.run(lambda transaction: transaction.patch(key, changes))
+    assert said in broken.check()

@@ -18,6 +18,7 @@ from evolute.cli.check import check
 from evolute.cli.compact import compact
 from evolute.cli.crons import crons
 from evolute.cli.jobs import jobs
+from evolute.cli.keys import keys
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
 from evolute.errors import EvoluteError
 
@@ -119,6 +120,7 @@ def run(path: str, arguments: str, url: str, data: Path, key_file: Path | None) 
 
 commands.add_command(jobs)
 commands.add_command(crons)
+commands.add_command(keys)
 commands.add_command(check)
 commands.add_command(compact)
 

@@ -1,10 +1,11 @@
-"""What operators do over HTTP, with the admin key: POST /api/admin/jobs/… and /api/admin/crons/…, JSON both ways.
+"""What operators do over HTTP, with an admin key: POST /api/admin/jobs/…, crons/… and keys/…, JSON both ways.
 
     jobs/list  show  cancel  retry  purge  pause  resume      crons/list  run      statistics
+    keys/create  list  revoke
 
-Every answer is bounded. A list has a `next`, which is given back as `after` for the page behind it; so has what is done
-to many jobs, which is done up to `before`, the time of the first page. Refusals are those of the other endpoints: a
-status, a `code` and a `message`.
+A read-only key is enough to look. Every answer is bounded. A list has a `next`, which is given back as `after` for the
+page behind it; so has what is done to many jobs, which is done up to `before`, the time of the first page. Refusals are
+those of the other endpoints: a status, a `code` and a `message`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from evolute.errors import FunctionNotFound
 from evolute.protocol.fields import Fields, shown
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
-from evolute.server.http_request import json_object, read_json_body, require_admin, wait_identity
+from evolute.server.http_request import json_object, read_json_body, require_admin, require_full_key, wait_identity
 from evolute.values.function_path import canonical_path
 
 Answer = Mapping[str, Any]
 PAGE_ROWS = 50
 _PREFIX = "/api/admin/"
+_LOOKS = frozenset({"jobs/list", "jobs/show", "crons/list", "keys/list", "statistics"})
 
 
 class AdminApi:
@@ -39,6 +41,7 @@ class AdminApi:
         self._backend = backend
         self._jobs = backend.job_admin
         self._crons = backend.cron_admin
+        self._keys = backend.key_ring
         self._authenticator = authenticator
         self._limits = backend.config.limits
 
@@ -53,6 +56,9 @@ class AdminApi:
             "jobs/resume": self._resume,
             "crons/list": self._list_crons,
             "crons/run": self._run_cron,
+            "keys/create": self._create_key,
+            "keys/list": self._list_keys,
+            "keys/revoke": self._revoke_key,
             "statistics": self._statistics,
         }
         return [Route(_PREFIX + name, self._endpoint(name, of), methods=["POST"]) for name, of in operations.items()]
@@ -61,7 +67,8 @@ class AdminApi:
         self, name: str, operation: Callable[[Fields], Awaitable[Answer]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            require_admin(await wait_identity(request, self._authenticator))
+            require = require_admin if name in _LOOKS else require_full_key
+            require(await wait_identity(request, self._authenticator))
             return json_response(
                 await operation(Fields(name, json_object(await read_json_body(request, self._limits))))
             )
@@ -138,6 +145,33 @@ class AdminApi:
         name = given.string("name")
         await self._crons.run_now(name)
         return {"name": name}
+
+    # --- Keys ---------------------------------------------------------------------------------------------------------
+
+    async def _create_key(self, given: Fields) -> Answer:
+        """The only answer that has the key in it."""
+        name, read_only = given.string("name"), bool(given.optional_boolean("readOnly"))
+        return {"name": name, "readOnly": read_only, "key": await self._keys.create(name, read_only=read_only)}
+
+    async def _list_keys(self, given: Fields) -> Answer:
+        return {
+            "keys": [
+                {
+                    "name": key.name,
+                    "readOnly": key.read_only,
+                    "createdTime": key.created_ms,
+                    "lastUsedTime": key.used_ms,
+                }
+                for key in self._keys.shown()
+            ]
+        }
+
+    async def _revoke_key(self, given: Fields) -> Answer:
+        name = given.string("name")
+        await self._keys.revoke(name)
+        return {"name": name}
+
+    # --- Statistics ---------------------------------------------------------------------------------------------------
 
     async def _statistics(self, given: Fields) -> Answer:
         backlog, paused = await self._jobs.backlog(), await self._jobs.paused()

@@ -36,6 +36,7 @@ from evolute.server.function_logs import FunctionLogs
 from evolute.server.http_api import HttpApi
 from evolute.server.http_error import HttpError, response_to_error
 from evolute.server.metrics import Metrics
+from evolute.server.openapi import OpenApi
 from evolute.server.plain_pages import plain_pages
 from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
@@ -58,7 +59,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     verifier = TokenVerifier(
         lambda: backend.report.auth_providers, backend.clock, limits, HttpFetcher(limits).get, redact=redact
     )
-    authenticator = Authenticator(admin_key, verifier)
+    authenticator = Authenticator(admin_key, backend.key_ring.find, verifier)
 
     def published_ts() -> int:
         return backend.database.log.published_ts
@@ -75,6 +76,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         disclosure=Disclosure(redact=redact, new_request_id=lambda: random_bytes(8).hex()),
     )
     sync = SyncEndpoint(host)
+    backend.key_ring.on_revoked(sync.key_revoked)
     api = HttpApi(backend.executor, limits, authenticator, published_ts, redact=redact)
     routes = [
         WebSocketRoute("/api/sync", sync),
@@ -87,6 +89,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         Route("/api/query_ts", api.query_ts, methods=["POST"]),
         Route("/api/query_at_ts", api.query_at_ts, methods=["POST"]),
         Route("/api/query_batch", api.query_batch, methods=["POST"]),
+        Route("/api/openapi.json", OpenApi(VERSION, lambda: backend.report).page),
         Route("/api/stream_function_logs", FunctionLogs(backend, authenticator).page),
         *plain_pages(VERSION, authenticator, limits),
         *AdminApi(backend, authenticator).routes(),

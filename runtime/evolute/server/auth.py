@@ -1,9 +1,9 @@
 """Credentials: the admin key, users' tokens, and what a token or an Authorization header makes of its bearer.
 
-The key is made at the first start and kept in the data folder, for the owner's eyes only: whoever has it may call
-internal functions and act as any user. It never appears in a log. Written `evolute|<secret>`; only the secret counts,
-so that the names which tools put before it do no harm. The secret holds no `:`, because `Convex <key>:<base64 of JSON>`
-is how HTTP callers act as a user.
+The admin key is made at the first start and kept in the data folder, for the owner's eyes only: whoever has it may call
+internal functions and act as any user. Further keys are `execution/key_ring.py`'s. None appears in a log. A key is
+written `evolute|<secret>`; only the secret counts, so that the names which tools put before it do no harm. The secret
+holds no `:`, because `Convex <key>:<base64 of JSON>` is how HTTP callers act as a user.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import base64
 import binascii
 import hmac
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from evolute.auth.token_verifier import TokenVerifier, VerifiedUser
 from evolute.clock import random_bytes
-from evolute.errors import BadAdminKey, DiskFault, InvalidAuthHeader, InvalidValue, Unauthorized
+from evolute.errors import BadAdminKey, DiskFault, InvalidAuthHeader, InvalidValue, KeyIsReadOnly, Unauthorized
+from evolute.execution.key_ring import KEY_PREFIX, SECRET_BYTES, FoundKey, digest_of
 from evolute.protocol.messages import AdminToken, NoToken, Token, UserToken
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.values import wire_codec
-
-_SECRET_BYTES = 32
-_KEY_PREFIX = "evolute|"
 
 
 def read_or_create_admin_key(path: Path) -> str:
@@ -31,7 +30,7 @@ def read_or_create_admin_key(path: Path) -> str:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        key = _KEY_PREFIX + random_bytes(_SECRET_BYTES).hex()
+        key = KEY_PREFIX + random_bytes(SECRET_BYTES).hex()
         _write_for_owner(path, key)
     except (OSError, UnicodeDecodeError) as error:
         raise DiskFault(f"The admin key in {path} cannot be read: {error}") from error
@@ -55,13 +54,18 @@ def _write_for_owner(path: Path, text: str) -> None:
         raise DiskFault(f"The admin key cannot be written to {path}: {error}") from error
 
 
-class Authenticator:
-    """Knows the server's admin key, and who the bearer of a token is."""
+FindKey: TypeAlias = Callable[[str], FoundKey | None]
+"""The admin key with a secret."""
 
-    def __init__(self, admin_key: str, verifier: TokenVerifier) -> None:
+
+class Authenticator:
+    """Knows the admin keys, and who the bearer of a token is."""
+
+    def __init__(self, admin_key: str, find_key: FindKey, verifier: TokenVerifier) -> None:
+        """`find_key` knows the admin keys beside `admin_key`."""
+        self._find_key = find_key
         self._verifier = verifier
-        self._secret = _secret_of(admin_key).encode()
-        assert self._secret
+        self._digest = digest_of(_secret_of(admin_key))
 
     def identity_of(self, token: Token) -> Identity | Awaitable[Identity]:
         """Now, unless the keys of a token's issuer have to be fetched first.
@@ -75,9 +79,19 @@ class Authenticator:
                 user = self._verifier.verify(value)
                 return _identity_of(user) if isinstance(user, VerifiedUser) else _wait_identity_of(user)
             case AdminToken(key, acting_as):
-                if not hmac.compare_digest(_secret_of(key).encode(), self._secret):
-                    raise BadAdminKey
-                return Identity(None if acting_as is None else _user_identity(acting_as), is_admin=True)
+                return self._admin(_secret_of(key), acting_as)
+
+    def _admin(self, secret: str, acting_as: bytes | None) -> Identity:
+        """Raises BadAdminKey, KeyIsReadOnly, and Unauthorized for an identity to act as that names nobody."""
+        named = self._find_key(secret)
+        if named is None and not hmac.compare_digest(digest_of(secret), self._digest):
+            raise BadAdminKey
+        if acting_as is not None and named is not None and named.read_only:
+            raise KeyIsReadOnly(f"The admin key {named.name!r} is read-only, and acts as nobody.")
+        attributes = None if acting_as is None else _user_identity(acting_as)
+        if named is None:
+            return Identity(attributes, is_admin=True)
+        return Identity(attributes, is_admin=True, key_name=named.name, is_read_only=named.read_only)
 
     async def wait_identity(self, authorization: str | None) -> Identity:
         """The bearer of an HTTP request's Authorization header. Raises Unauthorized and IssuerUnavailable."""

@@ -26,7 +26,14 @@ from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
-from evolute.server.http_request import json_object, read_json_body, request_id_of, require_admin, wait_identity
+from evolute.server.http_request import (
+    json_object,
+    read_json_body,
+    request_id_of,
+    require_admin,
+    require_may_run,
+    wait_identity,
+)
 from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.values import wire_codec
@@ -135,6 +142,7 @@ class HttpApi:
         if wanted.fault is not None:
             return _fault_of(wanted)
         call = _call_of(wanted, kind, identity)
+        require_may_run(identity, kind or self._kind_of(call.path))
         match kind:
             case "query":
                 return await self._executor.query(call)
@@ -144,6 +152,11 @@ class HttpApi:
                 return await self._executor.act(call)
             case None:
                 return await self._executor.run_any(call)
+
+    def _kind_of(self, path: str) -> Kind:
+        """That of the function; what is not there is nothing to refuse."""
+        function = self._executor.report.functions.get(path)
+        return "query" if function is None else function.kind
 
     def _answer(self, request: Request, wanted: WantedCall, outcome: Outcome) -> Response:
         return json_response(self._spelt(request, wanted.format, outcome))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from evolute.errors import BadRequest, DiskFault, EvoluteError, Retry, Unauthorized
+from evolute.errors import BadRequest, DiskFault, EvoluteError, KeyIsReadOnly, Retry, Unauthorized
 
 
 class HttpError(Exception):
@@ -34,6 +34,8 @@ def response_to_error(error: EvoluteError) -> Response | None:
     match error:
         case Retry() | DiskFault():
             status = 503
+        case KeyIsReadOnly():
+            status = 403
         case Unauthorized():
             status = 401
         case BadRequest():

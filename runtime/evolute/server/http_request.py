@@ -9,6 +9,8 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from evolute.clock import random_bytes
+from evolute.errors import KeyIsReadOnly
+from evolute.execution.request import Kind
 from evolute.limits import Limits
 from evolute.protocol.fields import shown
 from evolute.server.auth import Authenticator
@@ -31,6 +33,20 @@ def require_admin(identity: Identity) -> None:
     """Raises HttpError for everybody else."""
     if not identity.is_admin:
         raise HttpError(403, "BadDeployKey", "This endpoint needs the admin key: `Authorization: Convex <key>`.")
+
+
+def require_full_key(identity: Identity) -> None:
+    """For what changes something. Raises HttpError, and KeyIsReadOnly for a key that may only look."""
+    require_admin(identity)
+    if identity.is_read_only:
+        raise KeyIsReadOnly(f"The admin key {identity.key_name!r} is read-only, and this endpoint changes something.")
+
+
+def require_may_run(identity: Identity, kind: Kind) -> None:
+    """Raises KeyIsReadOnly."""
+    refusal = identity.refusal(kind)
+    if refusal is not None:
+        raise KeyIsReadOnly(refusal)
 
 
 def request_id_of(request: Request) -> str:

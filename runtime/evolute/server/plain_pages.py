@@ -30,8 +30,9 @@ def plain_pages(version: str, authenticator: Authenticator, limits: Limits) -> l
         return Response(body, media_type=request.headers.get("content-type"))
 
     async def check_admin_key(request: Request) -> Response:
-        require_admin(await wait_identity(request, authenticator))
-        return json_response({"success": True, "allowedOps": ["*"], "isReadOnly": False})
+        identity = await wait_identity(request, authenticator)
+        require_admin(identity)
+        return json_response({"success": True, "allowedOps": ["*"], "isReadOnly": identity.is_read_only})
 
     return [
         Route("/version", text(version)),

@@ -18,6 +18,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode
 
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
@@ -51,6 +52,11 @@ class SyncEndpoint:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._empty.wait()
+
+    def key_revoked(self, name: str) -> None:
+        """The sessions of that admin key end."""
+        for connection in list(self._connections):
+            connection.key_revoked(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opening = await receive()
@@ -135,7 +141,11 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
-        is_open = self.handshake_complete and not self.close_sent and self.initial_response is None
+        if self.close_sent and self.handshake_complete:  # by this protocol, for what the peer has sent
+            if message["type"] == "websocket.close":
+                return
+            raise ClientDisconnected
+        is_open = self.handshake_complete and self.initial_response is None
         if is_open and message["type"] == "websocket.close":
             self._close(message.get("code", 1000), message.get("reason") or "")
             return
@@ -144,12 +154,15 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
         else:
             await self._send_text(text.encode())
-        await self.writable.wait()
+        if not self.writable.is_set():
+            await self.writable.wait()
 
     async def _send_text(self, data: bytes) -> None:
         is_first = True
-        for fragment, is_last in fragments_of(data, self.fragment_bytes):
-            await self.writable.wait()
+        is_short = len(data) <= self.fragment_bytes
+        for fragment, is_last in ((data, True),) if is_short else fragments_of(data, self.fragment_bytes):
+            if not self.writable.is_set():
+                await self.writable.wait()
             if self.disconnected:
                 raise ClientDisconnected
             try:
@@ -183,6 +196,19 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
+
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()

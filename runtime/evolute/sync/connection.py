@@ -128,6 +128,9 @@ class Connection:
         """Takes no more messages. `run` closes the socket and returns once what runs has been answered and shown."""
         self._perform(self._session.finish())
 
+    def key_revoked(self, name: str) -> None:
+        self._perform(self._session.key_revoked(name))
+
     async def _close_socket(self, close: Close) -> None:
         """What is left to send goes first, unless the client does not take it."""
         assert self._writer is not None

@@ -107,8 +107,11 @@ class QuerySet:
     def remove(self, query_id: int) -> None:
         self._queries.pop(query_id).release()
 
-    def get(self, query_id: int) -> LiveQuery | None:
-        return self._queries.get(query_id)
+    def run_again(self, query_id: int, broken_off: QueryResult) -> None:
+        """Makes the query stale if it still has the result of the run that broke off."""
+        query = self._queries.get(query_id)
+        if query is not None and query.held is broken_off:
+            query.run_again()
 
     def ask_as(self, identity: Identity) -> None:
         """From now on the queries are asked by `identity`; results that another identity got are given up."""

@@ -10,7 +10,7 @@ two sides has lost count, and nothing good can follow.
 from __future__ import annotations
 
 from evolute.clock import NS_PER_MS
-from evolute.errors import BadRequest, FunctionNotFound
+from evolute.errors import BadRequest, FunctionNotFound, KeyIsReadOnly
 from evolute.execution.request import Call, CallError, Kind
 from evolute.limits import Limits
 from evolute.protocol.messages import Action, AddQuery, Authenticate, Connect, ModifyQuerySet, Mutation, RemoveQuery
@@ -83,6 +83,9 @@ class Requested:
 
         With a request id, and if the client named its session, the call runs once however often it is sent.
         """
+        refusal = self.identity.refusal(kind)
+        if refusal is not None:
+            return CallError(refusal, code=KeyIsReadOnly.code)
         if wanted.fault is not None:
             return CallError(wanted.fault, code=BadRequest.code)
         try:

@@ -173,6 +173,12 @@ class Session:
         self._refuse(why, update_attempted=True)
         return self._taken()
 
+    def key_revoked(self, name: str) -> list[Effect]:
+        """The admin key of that name is worth nothing any more."""
+        if self._requested.identity.key_name == name:
+            self._refuse(f"The admin key {name!r} has been revoked.", update_attempted=False)
+        return self._taken()
+
     def _told_of_expiry(self, now_ns: int) -> bool:
         """Whether the token has expired by which the client asks. It is told, unless it has sent another already."""
         has_expired = self._requested.identity.has_expired(now_ns)
@@ -309,14 +315,9 @@ class Session:
             self._phase = Phase.IDLE
             self._send_answers()
             return self._taken()
+        skew_ms = self._requested.client_clock_skew_ms
         self._parked = encode_transition(
-            self._current,
-            end,
-            changed,
-            self._removed,
-            disclosure=self._disclosure,
-            client_clock_skew_ms=self._requested.client_clock_skew_ms,
-            now_ns=now_ns,
+            self._current, end, changed, self._removed, self._disclosure, client_clock_skew_ms=skew_ms, now_ns=now_ns
         )
         self._end = end
         self._phase = Phase.PARKED
@@ -343,9 +344,7 @@ class Session:
 
     def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:
         """Runs the query again if it still has the result of the run that broke off."""
-        query = self._queries.get(query_id)
-        if query is not None and query.held is result:
-            query.run_again()
+        self._queries.run_again(query_id, result)
         return self._taken()
 
     def _queries_broken(self) -> None:

@@ -58,8 +58,8 @@ def encode_transition(
     end: StateVersion,
     changed: Iterable[LiveQuery],
     removed: Iterable[int],
-    *,
     disclosure: Disclosure,
+    *,
     client_clock_skew_ms: int | None,
     now_ns: int,
 ) -> bytes:

@@ -7,6 +7,7 @@
     a cron         has the id of its name, a schedule, a due time, arguments
     a cron's run   has its cron
     the deployment is one row, and no file of it stands there twice
+    an admin key   has a name of its own, a kind, and the hash of a secret
     cursors have a key
 
 It reads the stored bytes and no transaction, so that it can say what is wrong where a transaction would stumble. Rows
@@ -15,6 +16,7 @@ that are no documents are `database/check.py`'s to report, and passed over here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +32,7 @@ from evolute.system.crons import PENDING as CRON_PENDING
 from evolute.system.crons import cron_id
 from evolute.system.jobs import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS, options_of
 from evolute.system.tables import (
+    ADMIN_KEYS_NUMBER,
     BY_MARK,
     CRON_RUNS_NUMBER,
     CRONS_NUMBER,
@@ -46,6 +49,7 @@ from evolute.values.value import Int64
 from evolute.values.wire_codec import decode_canonical
 
 Row = dict[str, Any]
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def faults(reader: Reader, on_rows: Callable[[int], None] = lambda rows: None) -> Iterator[str]:
@@ -71,6 +75,7 @@ class _Check:
             if not self._has_document(_cron_id_of(row), CRONS_NUMBER):
                 yield f"The run {row['_id']} is one of the cron {row.get('name')!r}, which does not exist."
         yield from self._deployment()
+        yield from self._admin_keys()
 
     def _rows(self, table_number: int) -> Iterator[Row]:
         for _, data in self._reader.scan(*prefix_range(document_prefix(table_number))):
@@ -115,6 +120,19 @@ class _Check:
             yield "The key of cursors is missing."
         elif key is not None and len(key) != CURSOR_KEY_BYTES:
             yield f"The key of cursors has {len(key)} bytes instead of {CURSOR_KEY_BYTES}."
+
+    def _admin_keys(self) -> Iterator[str]:
+        names: set[object] = set()
+        for row in self._rows(ADMIN_KEYS_NUMBER):
+            name, where = row.get("name"), f"The admin key {row.get('name')!r}"
+            if not isinstance(name, str) or name in names:
+                yield f"{where} has no name of its own."
+            else:
+                names.add(name)
+            if type(row.get("readOnly")) is not bool:
+                yield f"{where} is neither read-only nor full."
+            if not isinstance(row.get("hash"), str) or not _SHA256.fullmatch(row["hash"]):
+                yield f"{where} has no hash of a secret."
 
     # --- Jobs ---------------------------------------------------------------------------------------------------------
 

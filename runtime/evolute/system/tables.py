@@ -3,6 +3,7 @@
 _scheduled_functions     jobs                                  jobs.py; `ctx.db.system` shows their public fields
 _scheduled_arguments     long arguments of jobs
 _scheduler_pauses        what the scheduler is not to start    pauses.py
+_admin_keys              hashes of admin keys                  admin_keys.py
 _crons                   crons                                 crons.py; so it does these
 _cron_runs               the latest runs of each
 _deployments             the active deployment                 deployments.py
@@ -26,6 +27,7 @@ SCHEDULED_ARGUMENTS: Final = "_scheduled_arguments"
 DEPLOYMENTS: Final = "_deployments"
 SOURCES: Final = "_deployment_sources"
 PAUSES: Final = "_scheduler_pauses"
+ADMIN_KEYS: Final = "_admin_keys"
 
 CRONS: Final = "_crons"
 CRON_RUNS: Final = "_cron_runs"
@@ -37,6 +39,7 @@ SOURCES_NUMBER: Final = 517
 CRONS_NUMBER: Final = 540
 CRON_RUNS_NUMBER: Final = 541
 PAUSES_NUMBER: Final = 520
+ADMIN_KEYS_NUMBER: Final = 521
 
 BY_DUE: Final = "by_due"
 BY_COMPLETED: Final = "by_completed"
@@ -69,6 +72,7 @@ TABLES: Final = (
     SystemTable(DEPLOYMENTS, DEPLOYMENTS_NUMBER),
     SystemTable(SOURCES, SOURCES_NUMBER),
     SystemTable(PAUSES, PAUSES_NUMBER),
+    SystemTable(ADMIN_KEYS, ADMIN_KEYS_NUMBER),
 )
 
 
