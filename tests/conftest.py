@@ -18,6 +18,7 @@ SEEDS = (1, 2, 3)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="the one seed that workloads run with")
     parser.addoption("--chaos-seconds", type=float, default=5.0, help="how long the proxy behaves badly")
+    parser.addoption("--fuzz-seconds", type=float, default=4.0, help="how long the server is sent what is hardly right")
     parser.addoption("--schemathesis-examples", type=int, default=8, help="how often each function is called by it")
     parser.addoption("--rounds", type=int, default=None, help="how often the crash campaign kills the server")
     parser.addoption("--screenshots", default=None, help="the folder for pictures of the example's page")

@@ -290,3 +290,36 @@ assert.deepEqual(shown.seen, [...shown.seen].sort(), "nothing is taken back");
             assert second.wait() == -signal.SIGKILL
         with ServerProcess(functions, data, port=first.port, environment=gates.environment):
             client.finish()
+
+
+def test_a_server_that_stops_answers_what_runs_and_lets_its_clients_go(node: Node, tmp_path: Path) -> None:
+    """They come back to the next one, and nothing has been lost or done twice."""
+    functions = write_functions(tmp_path / "functions")
+    gates = Gates(tmp_path)
+    text = """
+const { counters, gated } = anyApi;
+const shown = watch(counters.get, {});
+await shown.until((value) => value === 0);
+assert.equal(await client.mutation(gated.mutate, { gate: 0 }), 1);
+assert.equal(client.connectionState().connectionCount, 1);
+console.log("answered");
+await new Promise((resolve) => process.stdin.once("data", resolve));
+assert.equal(await client.mutation(counters.add, {}), 2);
+await shown.until((value) => value === 2);
+assert.equal(client.connectionState().connectionCount, 2);
+"""
+    data = tmp_path / "data"
+    with (
+        ServerProcess(functions, data, environment=gates.environment) as first,
+        node.program(text, first.url) as client,
+    ):
+        gates.wait_reached(0)
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_deaf()
+        gates.open(0)
+        client.wait_for("answered")
+        assert first.wait() == 0
+        with ServerProcess(functions, data, port=first.port, environment=gates.environment) as second:
+            client.say("go")
+            client.finish()
+            assert second.stop() == 0

@@ -18,6 +18,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode
 
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
@@ -140,7 +141,11 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
-        is_open = self.handshake_complete and not self.close_sent and self.initial_response is None
+        if self.close_sent and self.handshake_complete:  # by this protocol, for what the peer has sent
+            if message["type"] == "websocket.close":
+                return
+            raise ClientDisconnected
+        is_open = self.handshake_complete and self.initial_response is None
         if is_open and message["type"] == "websocket.close":
             self._close(message.get("code", 1000), message.get("reason") or "")
             return
@@ -188,6 +193,19 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
+
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
