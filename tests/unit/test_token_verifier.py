@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 from evolute.auth.fetch import HttpFetcher
+from evolute.auth.token import brief
 from evolute.auth.token_verifier import TokenVerifier, VerifiedUser
 from evolute.clock import NS_PER_MS, NS_PER_S, ManualClock
 from evolute.errors import InvalidAuthHeader, IssuerUnavailable, NoAuthProvider, Unauthorized
@@ -342,14 +343,26 @@ def test_what_is_no_token(issuer: OidcIssuer, token: str, text: str) -> None:
 
 def test_claims_that_are_deep_or_many_are_no_trouble(issuer: OidcIssuer) -> None:
     deep: Any = 1
+    deep_list: Any = []
     for _ in range(900):
-        deep = {"a": deep}
+        deep, deep_list = {"a": deep}, [deep_list]
+    deeper: Any = deep_list
+    for _ in range(2000):
+        deeper = [deeper]
+    assert brief(deeper) == "what is too deep to be shown"
 
     async def test() -> None:
-        verifying = Verifying(custom(issuer))
-        assert (await verifying.attributes(issuer.token(b=deep)))[
-            "subject"
-        ] == "ada"  # the name is too long for a field
+        verifying, of_oidc = Verifying(custom(issuer)), Verifying(oidc(issuer))
+        # Its name would be too long for a field.
+        assert (await verifying.attributes(issuer.token(b=deep)))["subject"] == "ada"
+        for name in ("b", "email_verified", "address", "updated_at"):
+            await of_oidc.user(issuer.token({name: deep_list}))
+        for name, code in (("aud", "NoAuthProvider"), ("iss", "InvalidAuthHeader"), ("exp", "Unauthenticated")):
+            token = forged({"alg": "RS256", "typ": "JWT"}, issuer.claims({name: deep_list}), b"x")
+            assert (await of_oidc.refusal(token)).code == code
+        for name in ("typ", "alg", "kid"):
+            header = {"alg": "RS256", "typ": "JWT", name: deep_list}
+            assert isinstance(await verifying.refusal(issuer.forged(header, b"x")), InvalidAuthHeader)
         many = issuer.token({f"c{number}": number for number in range(2000)})
         assert "no value" in str(await verifying.refusal(many))
 
