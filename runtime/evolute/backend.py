@@ -170,6 +170,7 @@ class Backend:
             action_workers=config.action_workers,
             on_worker_death=self.database.check_readers,
             processes=self._processes,
+            pending_view=self.database.committer.pending_view,
         )
         self._stack.push_async_callback(self.pool.close)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)

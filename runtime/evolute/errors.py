@@ -61,6 +61,12 @@ class OutOfRetention(Retry):
     code = "OutOfRetention"
 
 
+class Withdrawn(Retry):
+    """The transaction was run on a commit that was pending then and that the disk has refused since."""
+
+    code = "Withdrawn"
+
+
 class Overloaded(Retry):
     """A queue of the server is full. The message names the limit."""
 

@@ -150,6 +150,7 @@ class Limits:
     commit_batch_length_max: int = 512
     commit_batch_bytes_max: int = 32 * MIB
     write_bytes_per_s_max: int = 256 * MIB
+    pending_view_bytes_max: int = 256 * KIB
     log_retention_ms: int = 30_000
     log_keys_max: int = 2_000_000
     log_run_keys_max: int = 8192
@@ -243,8 +244,8 @@ class Limits:
             "issuer_keys_fresh_ms must be at most issuer_keys_age_ms_max",
         )
         self._require(
-            self.arguments_bytes_max + self.result_bytes_max <= self.frame_bytes_max,
-            "arguments_bytes_max and result_bytes_max together must be at most frame_bytes_max",
+            self.arguments_bytes_max + max(self.result_bytes_max, self.pending_view_bytes_max) <= self.frame_bytes_max,
+            "arguments_bytes_max, with result_bytes_max or pending_view_bytes_max, must be at most frame_bytes_max",
         )
         self._require(
             self.session_mutations_max <= self.session_records_max,

@@ -31,6 +31,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from evolute.clock import NS_PER_S, ManualClock, random_bytes
 from evolute.database.database import Database
+from evolute.database.pending_view import PendingView
 from evolute.database.transaction import Transaction
 from evolute.errors import BadRequest, ConvexError, EvoluteError
 from evolute.execution.action_runner import ActionRunner
@@ -90,16 +91,17 @@ class LocalRunners:
         self._ids = itertools.count(1)
 
     def run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
     ) -> Awaitable[FunctionOutcome]:
-        return asyncio.get_running_loop().create_task(self._run(kind, calls))
+        view = self._database.committer.pending_view() if fresh else None
+        return asyncio.get_running_loop().create_task(self._run(kind, calls, view))
 
-    async def _run(self, kind: RequestKind, calls: tuple[Call, ...]) -> FunctionOutcome:
+    async def _run(self, kind: RequestKind, calls: tuple[Call, ...], view: PendingView | None) -> FunctionOutcome:
         request = self._request(kind, calls)
 
         def on_thread() -> FunctionOutcome:
-            with self._database.snapshot() as snapshot:
-                return self._runner().run(request, snapshot)
+            with self._database.snapshot(pending=view) as snapshot:
+                return self._runner().run(request, snapshot)._replace(seen=snapshot.seen)
 
         outcome = await asyncio.get_running_loop().run_in_executor(self._threads, on_thread)
         if kind == "mutation":

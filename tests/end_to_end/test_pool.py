@@ -389,7 +389,9 @@ def test_a_full_queue_is_an_error_with_the_name_of_its_limit(tmp_path: Path) -> 
     run(scenario)
 
 
-SMALL_FRAMES = Limits(arguments_bytes_max=400 * KIB, result_bytes_max=100 * KIB, frame_bytes_max=500 * KIB)
+SMALL_FRAMES = Limits(
+    arguments_bytes_max=400 * KIB, result_bytes_max=100 * KIB, frame_bytes_max=500 * KIB, pending_view_bytes_max=KIB
+)
 
 
 def test_what_does_not_fit_into_a_frame_is_the_error_of_its_call(tmp_path: Path) -> None:

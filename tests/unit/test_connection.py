@@ -123,7 +123,7 @@ class Runners:
         self._seeds = 0
 
     async def run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
     ) -> FunctionOutcome:
         for call in calls:
             await self._pass(self.before, call)
@@ -753,10 +753,15 @@ def test_a_query_that_no_worker_could_begin_is_tried_again() -> None:
             run_well = made.runners.run
 
             async def run_badly(
-                kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+                kind: RequestKind,
+                calls: tuple[Call, ...],
+                *,
+                urgent: bool = False,
+                fresh: bool = False,
+                deaths: int = 0,
             ) -> FunctionOutcome:
                 if not left:
-                    return await run_well(kind, calls, urgent=urgent, deaths=deaths)
+                    return await run_well(kind, calls, urgent=urgent, fresh=fresh, deaths=deaths)
                 request = FunctionRequest(0, kind, "", calls, 0, b"")
                 return unanswerable(request, left.pop(), "functions", made.host.limits)
 

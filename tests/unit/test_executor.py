@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import ClassVar, TypeVar
 
 import pytest
 
 from evolute import ConvexError, Document, MutationCtx, QueryCtx, define_schema, define_table, mutation, query
 from evolute.database.subscriptions import Token
 from evolute.database.transaction import Transaction
-from evolute.errors import Contended, DefinitionError, ShuttingDown
+from evolute.errors import Contended, DefinitionError, ShuttingDown, StorageFull
 from evolute.execution.executor import Executor, JobChanged
 from evolute.execution.request import Call, Outcome
 from evolute.limits import MIB, Limits
+from evolute.storage.lmdb_engine import LmdbEngine
 from evolute.system import jobs
 from evolute.testing import LocalBackend
 from tests.unit.function_store import call
@@ -75,6 +76,17 @@ def look(ctx: MutationCtx, name: str) -> int:
 
 
 @mutation
+def add_once(ctx: MutationCtx, name: str) -> int:
+    """Adds to a counter that is 1, and leaves any other as it is."""
+    runs.append("once")
+    row = ctx.db.query(Counter).with_index("by_name", name=name).unique()
+    assert row is not None
+    if row["value"] == 1:
+        ctx.db.patch(row["_id"], {"value": 2})
+    return row["value"]
+
+
+@mutation
 def wait_to_end(ctx: MutationCtx) -> str:
     may_end.wait(20)
     return "ended"
@@ -96,7 +108,7 @@ def value(ctx: QueryCtx, name: str) -> int:
     return 0 if row is None else row["value"]
 
 
-FUNCTIONS = (add, add_together, add_and_wait, refuse, look, value, wait_to_end)
+FUNCTIONS = (add, add_once, add_together, add_and_wait, refuse, look, value, wait_to_end)
 
 
 def served(limits: Limits = LIMITS) -> LocalBackend:
@@ -454,3 +466,92 @@ def test_a_system_read_names_what_it_read() -> None:
             assert told == [outcome.ts]
 
         within(backend, scenario)
+
+
+# --- What is pending -------------------------------------------------------------------------------------------------
+
+
+class HeldDisk(LmdbEngine):
+    """Writes wait at a gate once it is closed; each refusal stops one."""
+
+    gate = threading.Event()
+    refusals: ClassVar[list[StorageFull]] = []
+
+    def write(self, puts: Mapping[bytes, bytes | None], *, on_puts: Callable[[], None] | None = None) -> None:
+        self.gate.wait(20)
+        if self.refusals:
+            raise self.refusals.pop()
+        super().write(puts, on_puts=on_puts)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HeldDisk]]:
+    monkeypatch.setattr("evolute.database.database.LmdbEngine", HeldDisk)
+    HeldDisk.gate.set()
+    HeldDisk.refusals.clear()
+    yield HeldDisk
+    HeldDisk.gate.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["durable", "refused"])
+def test_losers_follow_each_other_before_the_first_is_durable(held: type[HeldDisk], refused: bool) -> None:
+    """Given a disk that holds the winner, I expect each loser to build on the one before it, and none to be answered;
+    if the disk then refuses the winner, that one alone fails, and the others count without it."""
+    with served() as backend:
+        backend.mutation(add, name="other")  # so that there is the table
+        disk = held
+
+        async def scenario(executor: Executor) -> list[Outcome | BaseException]:
+            disk.gate.clear()
+            committer = backend.executor._database.committer
+            first = asyncio.create_task(executor.mutate(adds("hot")))
+            await until(lambda: committer.statistics().queue_length == 1)
+            others = [asyncio.create_task(executor.mutate(adds("hot"))) for _ in range(4)]
+            await until(lambda: committer.statistics().queue_length == 5)
+            reader = asyncio.create_task(executor.mutate(call("test_executor:look", "mutation", name="hot")))
+            assert not any(task.done() for task in (first, *others))
+            disk.refusals[:] = [StorageFull("no room")] if refused else []
+            disk.gate.set()
+            return await asyncio.gather(first, *others, reader, return_exceptions=True)
+
+        first, *others, reader = within(backend, scenario)
+        counted = sorted(int(outcome.value or b"") for outcome in others if isinstance(outcome, Outcome))
+        if refused:
+            assert isinstance(first, StorageFull)
+            assert counted == [1, 2, 3, 4]
+        else:
+            assert isinstance(first, Outcome)
+            assert counted == [2, 3, 4, 5]
+        assert isinstance(reader, Outcome)
+        assert backend.query(value, name="hot") == (4 if refused else 5)
+
+
+def test_an_answer_that_rests_on_what_is_pending_waits_for_the_disk(held: type[HeldDisk]) -> None:
+    """A mutation that lost and then writes nothing has seen a commit that is not durable: nobody hears of it yet."""
+    with served() as backend:
+        backend.mutation(add, name="hot")
+        disk = held
+        runs.clear()
+
+        async def scenario(executor: Executor) -> tuple[Outcome, Outcome]:
+            disk.gate.clear()
+            committer = backend.executor._database.committer
+            winner = asyncio.create_task(executor.mutate(adds("hot")))
+            await until(lambda: committer.statistics().queue_length == 1)
+            loser = asyncio.create_task(executor.mutate(call("test_executor:add_once", "mutation", name="hot")))
+            await until(lambda: runs.count("once") == 2)
+            await until(lambda: backend.executor._database.log.statistics().waiters > 0)
+            assert not loser.done()
+            disk.gate.set()
+            return await winner, await loser
+
+        winner, loser = within(backend, scenario)
+        assert (winner.value, loser.value) == (b"2", b"2")
+        assert loser.ts >= winner.ts

@@ -196,10 +196,12 @@ def test_one_that_is_tried_again_by_its_policy(one: LocalBackend) -> None:
 def test_one_that_the_runtime_could_not_run(one: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     run = one._runners.run
 
-    async def full(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0) -> FunctionOutcome:
+    async def full(
+        kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         if calls[0].job is not None:
             raise Overloaded("5 calls wait for a worker")
-        return await run(kind, calls, urgent=urgent, deaths=deaths)
+        return await run(kind, calls, urgent=urgent, fresh=fresh, deaths=deaths)
 
     monkeypatch.setattr(one._runners, "run", full)
     job_id = schedule(one, "note", args={"text": "x"})

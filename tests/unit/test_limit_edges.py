@@ -99,6 +99,7 @@ ELSEWHERE = {
     "commit_queue_bytes_max": "unit/test_committer.py::test_the_queue_is_bounded",
     "commit_batch_length_max": "unit/test_committer.py::test_a_batch_is_bounded",
     "commit_batch_bytes_max": "unit/test_committer.py::test_a_batch_is_bounded",
+    "pending_view_bytes_max": "unit/test_pending_view.py::test_more_than_a_view_may_hold_is_not_shown",
     "write_bytes_per_s_max": "unit/test_committer.py::test_a_second_takes_so_many_bytes",
     "log_retention_ms": "unit/test_write_log.py::test_it_forgets_what_is_older_than_the_retention",
     "log_keys_max": "unit/test_write_log.py::test_it_forgets_the_oldest_when_there_are_too_many_keys",

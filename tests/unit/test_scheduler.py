@@ -189,13 +189,13 @@ def fail_runs(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch, *faults: E
     run = runners.run
 
     async def failing(
-        kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
     ) -> FunctionOutcome:
         if kind == "mutation" and calls[0].job is not None:
             times.append(backend.clock.now_ns())
             if left:
                 raise left.pop(0)
-        return await run(kind, calls, urgent=urgent, deaths=deaths)
+        return await run(kind, calls, urgent=urgent, fresh=fresh, deaths=deaths)
 
     monkeypatch.setattr(runners, "run", failing)
     return times

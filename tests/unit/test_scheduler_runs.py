@@ -426,12 +426,14 @@ def test_an_interrupted_attempt_is_on_record_though_the_server_ended_first(one: 
 def test_s18_a_job_that_could_not_be_run_stays_pending_and_is_run_again(one: LocalBackend) -> None:
     run, refusals = one._runners.run, 3
 
-    async def refusing(kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0) -> FunctionOutcome:
+    async def refusing(
+        kind: Any, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
+    ) -> FunctionOutcome:
         nonlocal refusals
         if calls[0].job is not None and refusals:
             refusals -= 1
             raise Overloaded("no room") if refusals else StorageFailed("no disk")
-        return await run(kind, calls, urgent=urgent, deaths=deaths)
+        return await run(kind, calls, urgent=urgent, fresh=fresh, deaths=deaths)
 
     one._runners.run = refusing  # type: ignore[method-assign]
     one.mutation(plan, target="touch")

@@ -4,8 +4,8 @@
 
 **Start.** Clients run transactions on snapshots that grow stale while others commit: transfers (points), audits (a
 range that is summed), claims of the first job in a queue (a range that ends at the first row), leaving the rota only if
-somebody else stays (write skew), inserting what is absent. Losers run again, in the end serially. Watchers subscribe to
-what they have read. In one variant the disk refuses every few writes.
+somebody else stays (write skew), inserting what is absent. Half of the runs see what is pending, too. Losers run again,
+in the end serially. Watchers subscribe to what they have read. In one variant the disk refuses every few writes.
 
 **Check.** The history is run again on a dict, in the order of the commit timestamps: every transaction must read there
 exactly what it read then. That alone is strict serializability; the invariants of the data follow from it and are
@@ -28,11 +28,13 @@ import pytest
 from evolute.clock import SystemClock
 from evolute.database.committer import Committer
 from evolute.database.interval import point
+from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
+from evolute.database.snapshot import Snapshot
 from evolute.database.subscriptions import Subscription, Subscriptions, Token
 from evolute.database.write_log import new_write_log
 from evolute.database.write_set import WriteSet
-from evolute.errors import Conflict, OutOfRetention, StorageFull
+from evolute.errors import Conflict, OutOfRetention, StorageFull, Withdrawn
 from evolute.limits import Limits
 from evolute.storage.keyspace import LAST_TS, decode_number, encode_number
 from evolute.storage.lmdb_engine import LmdbEngine
@@ -69,9 +71,9 @@ class RefusingDisk(LmdbEngine):
 class Attempt:
     """One run of a transaction, with all that it reads and writes."""
 
-    def __init__(self, engine: LmdbEngine) -> None:
-        self._reader = engine.reader()
-        self.begin_ts = decode_number(self._reader.get(LAST_TS) or b"")
+    def __init__(self, engine: LmdbEngine, view: PendingView | None) -> None:
+        self._snapshot = Snapshot(engine.reader(), view)
+        self.begin_ts, self.seen = self._snapshot.begin_ts, self._snapshot.seen
         self.read_set = ReadSet(LIMITS.read_set_intervals_max)
         self.gets: list[tuple[bytes, bytes | None]] = []
         self.scans: list[tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = []
@@ -79,13 +81,13 @@ class Attempt:
 
     def get(self, key: bytes) -> bytes | None:
         self.read_set.add_point(key)
-        self.gets.append((key, self._reader.get(key)))
+        self.gets.append((key, self._snapshot.get(key)))
         return self.gets[-1][1]
 
     def scan(self, start: bytes, end: bytes, limit: int | None = None) -> list[tuple[bytes, bytes]]:
         """What was read ends with the last row if there was a limit, and with the range if it was gone through."""
         rows: list[tuple[bytes, bytes]] = []
-        for key, value in self._reader.scan(start, end):
+        for key, value in self._snapshot.scan(start, end):
             rows.append((key, value))
             if len(rows) == limit:
                 end = point(key).end
@@ -98,7 +100,7 @@ class Attempt:
         self.puts[key] = value
 
     def close(self) -> None:
-        self._reader.close()
+        self._snapshot.close()
 
 
 @dataclass
@@ -129,8 +131,9 @@ class Workload:
         self.history: list[tuple[int, Attempt]] = []
         self.readers: list[Attempt] = []
         self.watchers: list[Watcher] = []
-        self.refused = 0
+        self.refused = self.withdrawn = 0
         self.serial_runs = 0
+        self.founded_on_pending = 0
 
     # --- Start ---
 
@@ -153,16 +156,19 @@ class Workload:
                 await self.attempt(kind, random, serial=False)
                 return
             except Conflict as conflict:
-                await self.log.wait_published(conflict.commit_ts)
+                if random.random() < 0.5:
+                    await self.log.wait_published(conflict.commit_ts)
             except OutOfRetention:
                 continue
+            except Withdrawn:
+                self.withdrawn += 1
         async with self.committer.serially():
             self.serial_runs += 1
             await self.attempt(kind, random, serial=True)
 
     async def attempt(self, kind: Callable[[Attempt, Random], None], random: Random, *, serial: bool) -> None:
         published_ts = self.log.published_ts
-        attempt = Attempt(self.engine)
+        attempt = Attempt(self.engine, self.committer.pending_view() if random.random() < 0.5 else None)
         try:
             assert attempt.begin_ts >= published_ts, "a snapshot holds all that was answered"
             kind(attempt, random)
@@ -171,7 +177,11 @@ class Workload:
         finally:
             attempt.close()
         write_set = WriteSet(attempt.puts, frozenset(attempt.puts))
-        commit_ts = await self.committer.commit(attempt.begin_ts, attempt.read_set, write_set, serial=serial)
+        commit_ts = await self.committer.commit(
+            attempt.begin_ts, attempt.read_set, write_set, serial=serial, seen=attempt.seen
+        )
+        assert self.log.published_ts >= commit_ts, "nobody hears of what is not durable"
+        self.founded_on_pending += attempt.seen is not None
         if write_set:
             self.history.append((commit_ts, attempt))
         else:
@@ -288,14 +298,16 @@ def test_what_happened_has_an_order(tmp_path: Path, seed: int, refuse_every: int
     assert statistics.commits == len(workload.history)
     assert statistics.conflicts > 0 < workload.serial_runs, "the clients did not get in each other's way"
     assert any(watcher.told for watcher in workload.watchers)
-    assert bool(refuse_every) == (workload.refused > 0)
+    assert bool(refuse_every) == (workload.refused > 0) == (workload.withdrawn > 0)
+    assert workload.founded_on_pending > 0
     assert sum(int(money) for key, money in state.items() if key.startswith(b"account/")) == ACCOUNTS * MONEY_EACH
     engine.close()
 
     reopened = LmdbEngine(tmp_path / "store", LIMITS)
     reader = reopened.reader()
     stored = dict(reader.scan(b"", None))
-    assert decode_number(stored.pop(LAST_TS)) == workload.history[-1][0]
+    # Later than the last commit, if all of the last batch had been founded on what the disk has refused.
+    assert decode_number(stored.pop(LAST_TS)) == workload.log.published_ts >= workload.history[-1][0]
     assert stored == state
     reader.close()
     reopened.close()

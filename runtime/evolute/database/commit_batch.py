@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from evolute.database.fill import Fill
+from evolute.database.pending_view import Puts
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
 from evolute.limits import Limits
@@ -22,7 +23,19 @@ from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, int64_json
 class Arrival:
     """One transaction that wants to commit. `done` gets its commit timestamp, or the reason why there is none."""
 
-    __slots__ = ("begin_ts", "bytes", "commit_ts", "done", "fill", "on_published", "read_set", "write_set")
+    __slots__ = (
+        "_puts",
+        "begin_ts",
+        "bytes",
+        "commit_ts",
+        "done",
+        "fill",
+        "on_published",
+        "on_validated",
+        "read_set",
+        "seen",
+        "write_set",
+    )
 
     def __init__(
         self,
@@ -32,6 +45,8 @@ class Arrival:
         on_published: Callable[[int], None] | None,
         done: asyncio.Future[int],
         fill: Fill | None = None,
+        seen: int | None = None,
+        on_validated: Callable[[], None] | None = None,
     ) -> None:
         self.begin_ts = begin_ts
         self.read_set = read_set
@@ -42,8 +57,25 @@ class Arrival:
         self.fill = fill
         if fill is not None:
             self.bytes += fill.size
+        self.seen = seen
+        self.on_validated = on_validated
         self.commit_ts = 0
         """Given when it has been validated."""
+        self._puts: Puts | None = None
+
+    def puts(self) -> Puts:
+        """What it changes, with every stamped value's timestamp filled in. It must have been validated."""
+        if self._puts is None:
+            self._puts = self._stamped() if self.write_set.stamped or self.fill is not None else self.write_set.puts
+        return self._puts
+
+    def _stamped(self) -> Puts:
+        puts = {**self.write_set.puts, **({} if self.fill is None else self.fill.entries)}
+        for key, count in self.write_set.stamped.items():
+            value = puts[key]
+            assert value is not None
+            puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(self.commit_ts), count)
+        return puts
 
     def succeed(self) -> None:
         if not self.done.done():
@@ -57,37 +89,33 @@ class Arrival:
 class CommitBatch:
     """Validated arrivals that become durable together, in the order of their timestamps; never empty for long."""
 
-    __slots__ = ("arrivals", "bytes")
+    __slots__ = ("arrivals", "bytes", "first_ts", "last_ts")
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
         self.bytes = 0
-
-    @property
-    def first_ts(self) -> int:
-        return self.arrivals[0].commit_ts
-
-    @property
-    def last_ts(self) -> int:
-        return self.arrivals[-1].commit_ts
+        self.first_ts = self.last_ts = 0
 
     def add(self, arrival: Arrival) -> None:
         self.arrivals.append(arrival)
         self.bytes += arrival.bytes
+        self.first_ts = self.first_ts or arrival.commit_ts
+        self.last_ts = arrival.commit_ts
+
+    def take_out_founded_on_pending(self) -> list[Arrival]:
+        """Those that have seen what was pending leave the batch; its timestamps stay."""
+        taken = [arrival for arrival in self.arrivals if arrival.seen is not None]
+        self.arrivals = [arrival for arrival in self.arrivals if arrival.seen is None]
+        self.bytes -= sum(arrival.bytes for arrival in taken)
+        return taken
 
     def is_full(self, limits: Limits) -> bool:
         return len(self.arrivals) >= limits.commit_batch_length_max or self.bytes >= limits.commit_batch_bytes_max
 
     def puts(self) -> dict[bytes, bytes | None]:
-        """All of it as one storage write, with every stamped value's timestamp filled in, and LAST_TS."""
+        """All of it as one storage write, with LAST_TS."""
         puts: dict[bytes, bytes | None] = {}
         for arrival in self.arrivals:
-            puts.update(arrival.write_set.puts)
-            if arrival.fill is not None:
-                puts.update(arrival.fill.entries)
-            for key, count in arrival.write_set.stamped.items():
-                value = puts[key]
-                assert value is not None
-                puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(arrival.commit_ts), count)
+            puts.update(arrival.puts())
         puts[LAST_TS] = encode_number(self.last_ts)
         return puts

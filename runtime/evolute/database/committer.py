@@ -21,8 +21,12 @@ timestamp order into one storage write, together with LAST_TS.
 **Publication.** When a batch is durable, one event-loop turn publishes it in the log, tells those who committed,
 breaks subscriptions and wakes waiters, in this order, and no task runs in between. Nothing is told before.
 
+**The view.** A transaction may be run on what is pending as well (`pending_view`). It comes after the commits that it
+has seen, in the same batch or a later one, so it is not durable before they are.
+
 **Failure.** A batch that was certainly not written is withdrawn: its members fail with the disk's error before the next
-batch starts, and the commits after it stand, for they were validated against more than has happened. When it is not
+batch starts. Those after it that have seen pending commits are withdrawn too, and are run again; the others stand, for
+they were validated against more than has happened. When it is not
 certain, nothing more is written, and `on_fate_unknown` has to stop the process: what the store holds after the restart
 is what happened.
 
@@ -34,42 +38,34 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from queue import SimpleQueue
 
 from evolute import failpoints
 from evolute.clock import Clock
+from evolute.database.batch_writer import BatchWriter
 from evolute.database.commit_batch import Arrival, CommitBatch
+from evolute.database.committer_statistics import CommitterStatistics
 from evolute.database.fill import Fill
+from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.write_log import LogReader, LogWriter
 from evolute.database.write_rate import WriteRate
 from evolute.database.write_set import WriteSet
-from evolute.errors import Conflict, FateUnknown, OutOfRetention, Overloaded, ShuttingDown, StorageFailed, StorageFull
+from evolute.errors import (
+    Conflict,
+    FateUnknown,
+    OutOfRetention,
+    Overloaded,
+    ShuttingDown,
+    StorageFailed,
+    StorageFull,
+    Withdrawn,
+)
 from evolute.limits import Limits
 from evolute.storage.engine import Engine
-from evolute.storage.keyspace import LAST_TS, decode_number
-
-
-@dataclass(frozen=True)
-class CommitterStatistics:
-    """The committer since its start, and what is under way."""
-
-    commits: int
-    conflicts: int
-    batches: int
-    """Batches that became durable; `commits / batches` is what group commit saves."""
-    failed_batches: int
-    queue_length: int
-    """Commits under way: held, pending or being written; bounded by `commit_queue_length_max`."""
-    queue_bytes: int
-    held: int
-    """Of these the ones that wait for a serial turn to end."""
 
 
 class Committer:
@@ -91,7 +87,6 @@ class Committer:
         limits: Limits,
         on_fate_unknown: Callable[[BaseException], None],
     ) -> None:
-        self._engine = engine
         self._log = log
         self._log_writer = log_writer
         self._subscriptions = subscriptions
@@ -111,14 +106,13 @@ class Committer:
         self._held: deque[Arrival] = deque()
         self._is_closing = False
         self._fate_unknown: FateUnknown | None = None
+        self._withdrawals = 0
 
         self._write_rate = WriteRate(limits.write_bytes_per_s_max, clock.now_ns())
         self._queue_length = self._queue_bytes = 0
         self._commits = self._conflicts = self._batches = self._failed_batches = 0
 
-        self._to_write: SimpleQueue[CommitBatch | None] = SimpleQueue()
-        self._writer = threading.Thread(target=self._write_batches, name="evolute-writer", daemon=True)
-        self._writer.start()
+        self._writer = BatchWriter(engine, self._settle)
 
     # --- Arrival ------------------------------------------------------------------------------------------------
 
@@ -131,27 +125,33 @@ class Committer:
         on_published: Callable[[int], None] | None = None,
         serial: bool = False,
         fill: Fill | None = None,
+        seen: int | None = None,
+        on_validated: Callable[[], None] | None = None,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
         It is validated before the first await, unless a serial turn holds arrivals; `serial` is for the call whose
         turn it is. `on_published(commit_ts)` is called in the turn of publication, before any task goes on; it must be
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
-        when that is published. What of a `fill` is still true is written with the rest.
+        when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
+        transaction that was run on pending commits. `on_validated` is called in the turn in which it becomes pending.
 
-        Raises Conflict; OutOfRetention; Overloaded, TooManyWrites, ShuttingDown (nothing happened); StorageFull,
-        StorageFailed (it was certainly not written); FateUnknown. If the caller is cancelled the transaction may still
-        be committed.
+        Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
+        ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the
+        caller is cancelled the transaction may still be committed.
         """
         self._require_running()
         assert len(read_set) <= self._limits.read_set_intervals_max
         assert self._is_serial or not serial, "serial commits belong inside serially()"
         if not write_set:
             await self._log.wait_published(begin_ts)
+            self.require_standing(seen)
             if on_published is not None:
                 on_published(begin_ts)
             return begin_ts
-        arrival = Arrival(begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill)
+        arrival = Arrival(
+            begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated
+        )
         if not serial:
             self._require_room(arrival)
         self._queue_length += 1
@@ -161,6 +161,28 @@ class Committer:
         else:
             self._admit(arrival)
         return await arrival.done
+
+    @property
+    def last_pending_ts(self) -> int:
+        """The timestamp of the last transaction that was validated."""
+        return self._last_ts
+
+    @property
+    def has_view(self) -> bool:
+        """Whether a transaction can be run on what is pending: whether that is not too much."""
+        return sum(batch.bytes for batch in self._under_way()) <= self._limits.pending_view_bytes_max
+
+    def pending_view(self) -> PendingView | None:
+        """What is pending now, unless it is more than `pending_view_bytes_max`."""
+        if not self.has_view:
+            return None
+        arrivals = (arrival for batch in self._under_way() for arrival in batch.arrivals)
+        return PendingView(self._withdrawals, tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals))
+
+    def require_standing(self, seen: int | None) -> None:
+        """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
+        if seen is not None and seen != self._withdrawals:
+            raise Withdrawn
 
     @asynccontextmanager
     async def serially(self) -> AsyncIterator[None]:
@@ -185,8 +207,7 @@ class Committer:
         self._is_closing = True
         async with self._serial_turn:
             await self._idle.wait()
-        self._to_write.put(None)
-        self._writer.join()
+        self._writer.close()
 
     def statistics(self) -> CommitterStatistics:
         return CommitterStatistics(
@@ -198,6 +219,9 @@ class Committer:
             queue_bytes=self._queue_bytes,
             held=len(self._held),
         )
+
+    def _under_way(self) -> list[CommitBatch]:
+        return [*(() if self._writing is None else (self._writing,)), *self._forming]
 
     def _require_running(self) -> None:
         if self._fate_unknown is not None:
@@ -241,6 +265,8 @@ class Committer:
         self._log_writer.append(arrival.commit_ts, arrival.write_set.touched)
         self._forming[-1].add(arrival)
         self._idle.clear()
+        if arrival.on_validated is not None:
+            arrival.on_validated()
         if self._writing is None and not self._write_scheduled:
             # Not at once: whatever else arrives in this turn of the loop shares the sync.
             self._write_scheduled = True
@@ -250,8 +276,9 @@ class Committer:
         if self._fate_unknown is not None:
             return self._fate_unknown
         try:
+            self.require_standing(arrival.seen)
             touch = self._log.first_touch(arrival.read_set, arrival.begin_ts)
-        except OutOfRetention as error:
+        except (OutOfRetention, Withdrawn) as error:
             return error
         if touch is None:
             return None
@@ -276,41 +303,7 @@ class Committer:
         self._write_scheduled = False
         if self._writing is None and self._forming and self._fate_unknown is None:
             self._writing = self._forming.popleft()
-            self._to_write.put(self._writing)
-
-    def _write_batches(self) -> None:
-        """The writer thread."""
-        while (batch := self._to_write.get()) is not None:
-            error = self._write(batch)
-            try:
-                self._loop.call_soon_threadsafe(self._settle, batch, error)
-            except RuntimeError:  # the loop was closed without us: there is nobody left to tell
-                return
-
-    def _write(self, batch: CommitBatch) -> BaseException | None:
-        """None if the batch is durable; StorageFull or StorageFailed only if it certainly was not written."""
-        try:
-            self._engine.write(batch.puts(), on_puts=lambda: failpoints.hit(failpoints.AFTER_PUTS))
-        except (StorageFull, StorageFailed) as error:
-            return self._confirm_unwritten(batch, error)
-        except BaseException as error:
-            return error
-        failpoints.hit(failpoints.AFTER_COMMIT)
-        return None
-
-    def _confirm_unwritten(self, batch: CommitBatch, error: StorageFull | StorageFailed) -> BaseException:
-        """The store's own word against the engine's: `error` if they agree."""
-        try:
-            reader = self._engine.reader()
-            try:
-                stored = reader.get(LAST_TS)
-            finally:
-                reader.close()
-        except Exception as second_error:
-            return FateUnknown(f"A write failed ({error}), and then the store could not be read: {second_error}")
-        if stored is not None and decode_number(stored) >= batch.first_ts:
-            return FateUnknown(f"A write was reported as failed ({error}), but the store holds it.")
-        return error
+            self._writer.write(self._writing)
 
     # --- Publication --------------------------------------------------------------------------------------------
 
@@ -356,10 +349,13 @@ class Committer:
 
     def _withdraw(self, batch: CommitBatch, error: StorageFull | StorageFailed) -> None:
         self._failed_batches += 1
+        self._withdrawals += 1
         self._log_writer.withdraw(batch.last_ts)
-        for arrival in batch.arrivals:
+        unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
+        for arrival in (*batch.arrivals, *unfounded):
             self._leave(arrival)
         self._fail(batch.arrivals, error)
+        self._fail(unfounded, Withdrawn())
         # Whoever lost against one of these waits for a timestamp that will never be published.
         self._log_writer.wake()
 
@@ -371,10 +367,9 @@ class Committer:
             fate_unknown = FateUnknown(f"The committer stopped: {type(error).__name__}: {error}")
             fate_unknown.__cause__ = error
         self._fate_unknown = fate_unknown
-        self._to_write.put(None)
-        for under_way in (batch, self._writing, *self._forming):
-            if under_way is not None:
-                self._fail(under_way.arrivals, fate_unknown)
+        self._writer.stop()
+        for under_way in (batch, *self._under_way()):
+            self._fail(under_way.arrivals, fate_unknown)
         self._fail(self._held, fate_unknown)
         self._held.clear()
         self._idle.set()

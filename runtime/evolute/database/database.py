@@ -19,7 +19,9 @@ from pathlib import Path
 from evolute.clock import Clock
 from evolute.database.catalog import definition_from
 from evolute.database.check import check
-from evolute.database.committer import Committer, CommitterStatistics
+from evolute.database.committer import Committer
+from evolute.database.committer_statistics import CommitterStatistics
+from evolute.database.pending_view import PendingView
 from evolute.database.snapshot import Snapshot
 from evolute.database.subscriptions import Subscriptions, SubscriptionStatistics
 from evolute.database.write_log import LogReader, LogStatistics, new_write_log
@@ -82,12 +84,13 @@ class Database:
             raise
         self._next_check = self._loop.call_later(limits.reader_check_ms / 1000, self._check_readers_again)
 
-    def snapshot(self, *, unbounded: bool = False) -> Snapshot:
+    def snapshot(self, *, unbounded: bool = False, pending: PendingView | None = None) -> Snapshot:
         """Everything that is committed. It may be newer than what the log has published: see `LogReader`.
 
-        Close it soon. `unbounded` is for walks (see `Engine.reader`). Raises Overloaded when `readers_max` are open.
+        Close it soon. `unbounded` is for walks (see `Engine.reader`), `pending` is seen too. Raises Overloaded when
+        `readers_max` are open.
         """
-        return Snapshot(self._engine.reader(unbounded=unbounded))
+        return Snapshot(self._engine.reader(unbounded=unbounded), pending)
 
     def table_of(self, key: bytes) -> str | None:
         """The name of the table to which the key of a document or of an index entry belongs, if there is one."""

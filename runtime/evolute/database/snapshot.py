@@ -2,13 +2,18 @@
 
 The two are read together, the timestamp *inside* the reader: what the log has published is a little older than what a
 new reader sees, and a transaction that began at the wrong one of the two would be validated against the wrong commits.
+
+With a `PendingView` the snapshot is what the store will be when the commits of the view are durable.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Self
 
+from evolute.database.overlay import merge
+from evolute.database.pending_view import PendingView
 from evolute.errors import StoreCorrupt
 from evolute.storage.engine import Reader
 from evolute.storage.keyspace import LAST_TS, decode_number
@@ -17,12 +22,16 @@ from evolute.storage.keyspace import LAST_TS, decode_number
 class Snapshot:
     """Everything committed up to `begin_ts`, and nothing after it. Owns the reader; close it soon.
 
-    Raises StoreCorrupt for a store that has no last timestamp; the reader is closed then.
+    `seen` is the `withdrawals` of the view if something of it is in the snapshot, else None. Raises StoreCorrupt for a
+    store that has no last timestamp; the reader is closed then.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, pending: PendingView | None = None) -> None:
         self._reader = reader
         self.begin_ts = 0
+        self.seen: int | None = None
+        self._pending: dict[bytes, bytes | None] = {}
+        self._sorted: list[bytes] = []
         try:
             last_ts = reader.get(LAST_TS)
             if last_ts is None or len(last_ts) != 8:
@@ -31,13 +40,28 @@ class Snapshot:
             reader.close()
             raise
         self.begin_ts = decode_number(last_ts)
+        if pending is not None:
+            self.begin_ts, self._pending = pending.after(self.begin_ts)
+            self.seen = pending.withdrawals if self._pending else None
 
     def get(self, key: bytes) -> bytes | None:
+        if self._pending and key in self._pending:
+            return self._pending[key]
         return self._reader.get(key)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """The rows with start <= key < end, lazily."""
-        return self._reader.scan(start, end, reverse=reverse)
+        rows = self._reader.scan(start, end, reverse=reverse)
+        if not self._pending:
+            return rows
+        if not self._sorted:
+            self._sorted = sorted(self._pending)
+        keys = self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, end)]
+        if not keys:
+            return rows
+        return merge(
+            rows, ((key, self._pending[key]) for key in (reversed(keys) if reverse else keys)), reverse=reverse
+        )
 
     def close(self) -> None:
         """Idempotent."""

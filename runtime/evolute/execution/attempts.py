@@ -1,11 +1,13 @@
 """The one place that retries: a transaction runs until its commit stands.
 
-    attempt on a snapshot ──► commit ──► durable, published
-          ▲                     │
-          ╰── take a turn in the line of the key, wait for the winner ◄── Conflict
+    attempt on a snapshot ──► validated ──► durable, published
+          ▲                       │
+          ╰── take a turn in the line of the key ◄── Conflict
 
-One that keeps losing runs serially in the end: the committer holds all others for the length of one run. So nothing
-fails because of contention.
+A loser is run again on what is pending too, the winner's commit included, and the next in its line as soon as it has
+been validated: so those who want the same row follow each other as fast as they run, in one sync of the disk. One whose
+attempts cannot see what is pending waits until the winner is published. One that keeps losing runs serially in the end:
+the committer holds all others for the length of one run. So nothing fails because of contention.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from evolute.database.database import Database
 from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
-from evolute.errors import Conflict, Contended, OutOfRetention
+from evolute.errors import Conflict, Contended, OutOfRetention, Withdrawn
 from evolute.execution.contention import ContentionLines, Turn
 from evolute.limits import Limits
 
@@ -26,14 +28,27 @@ T = TypeVar("T")
 OnCommit = Callable[[int], None]
 
 
+class Mode(NamedTuple):
+    """How an attempt is made. `urgent`: all others wait for it. `fresh`: it is to see what is pending."""
+
+    urgent: bool = False
+    fresh: bool = False
+
+
+FIRST = Mode()
+
+
 class Attempted(NamedTuple, Generic[T]):
-    """One run on one snapshot, which the log has published. Without a write set there is nothing to commit."""
+    """One run on one snapshot. Without a write set there is nothing to commit, and the log has published the snapshot;
+    else it may be one with pending commits, and `seen` is the snapshot's.
+    """
 
     value: T
     begin_ts: int
     read_set: ReadSet
     write_set: WriteSet | None
     fill: Fill | None = None
+    seen: int | None = None
 
 
 class Attempts:
@@ -52,29 +67,37 @@ class Attempts:
         return self._lines.waiting
 
     async def until_committed(
-        self, attempt: Callable[[bool], Awaitable[Attempted[T]]], on_commit: OnCommit | None
+        self,
+        attempt: Callable[[Mode], Awaitable[Attempted[T]]],
+        on_commit: OnCommit | None,
+        *,
+        sees_pending: bool = False,
     ) -> tuple[T, int]:
-        """Runs `attempt(urgent)` until its commit stands. Returns its value and timestamp.
+        """Makes attempts until the commit of one stands. Returns its value and timestamp.
 
-        `on_commit(commit_ts)` is called in the turn of the event loop that publishes it. Raises Contended if a serial
-        run does not end within `serial_ms_max`.
+        `on_commit(commit_ts)` is called in the turn of the event loop that publishes it. `sees_pending`: an attempt can
+        be `fresh`. Raises Contended if a serial run does not end within `serial_ms_max`.
         """
         turn: Turn | None = None
         lost_at = b""
         try:
             for _ in range(self._limits.attempts_before_serial):
-                run = await attempt(False)
                 try:
-                    return run.value, await self._commit(run, on_commit, serial=False)
-                except OutOfRetention:
-                    continue  # It began before the oldest commit that the log remembers: too slow once, not wrong.
+                    run = await attempt(Mode(fresh=turn is not None and sees_pending))
+                    return run.value, await self._commit(run, on_commit, on_validated=turn.leave if turn else None)
+                except (OutOfRetention, Withdrawn):
+                    # It began before the oldest commit that the log remembers: too slow once, not wrong. Or it was
+                    # founded on one that the disk has refused.
+                    continue
                 except Conflict as conflict:
                     self.conflicts += 1
                     lost_at = conflict.key
                     if turn is not None:
                         turn.leave()
                     turn = await self._lines.take_turn(conflict.key)
-                    await self._database.log.wait_published(conflict.commit_ts)
+                    committer = self._database.committer
+                    if not (sees_pending and committer.has_view):
+                        await self._database.log.wait_published(committer.last_pending_ts)
         finally:
             if turn is not None:
                 turn.leave()
@@ -83,7 +106,7 @@ class Attempts:
             try:
                 # All commits wait for this run, those of a deployment too that might bring workers that start again.
                 async with asyncio.timeout(self._limits.serial_ms_max / 1000):
-                    run = await attempt(True)
+                    run = await attempt(Mode(urgent=True))
             except TimeoutError:
                 raise Contended(self._contended_text(lost_at)) from None
             return run.value, await self._commit(run, on_commit, serial=True)
@@ -97,9 +120,23 @@ class Attempts:
             f"ms; the setting is serial_ms_max."
         )
 
-    async def _commit(self, run: Attempted[T], on_commit: OnCommit | None, *, serial: bool) -> int:
+    async def _commit(
+        self,
+        run: Attempted[T],
+        on_commit: OnCommit | None,
+        *,
+        serial: bool = False,
+        on_validated: Callable[[], None] | None = None,
+    ) -> int:
         if not run.write_set:
             return run.begin_ts
         return await self._database.committer.commit(
-            run.begin_ts, run.read_set, run.write_set, on_published=on_commit, serial=serial, fill=run.fill
+            run.begin_ts,
+            run.read_set,
+            run.write_set,
+            on_published=on_commit,
+            serial=serial,
+            fill=run.fill,
+            seen=run.seen,
+            on_validated=on_validated,
         )

@@ -39,7 +39,7 @@ from evolute.errors import (
     WrongDeployment,
 )
 from evolute.execution.admission import Admission
-from evolute.execution.attempts import Attempted, Attempts, OnCommit
+from evolute.execution.attempts import FIRST, Attempted, Attempts, Mode, OnCommit
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.callbacks import answer_callback
 from evolute.execution.query_cache import QueryBatch, QueryCache
@@ -159,7 +159,8 @@ class Executor:
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
 
-            outcome, ts = await self._attempts.until_committed(partial(self._attempt_mutation, call), on_commit)
+            attempt = partial(self._attempt_mutation, call)
+            outcome, ts = await self._attempts.until_committed(attempt, on_commit, sees_pending=True)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
             self._log_call(call, "mutation", started_ns, outcome)
             return outcome
@@ -216,7 +217,7 @@ class Executor:
         else is known that must still be true when this is committed, and of which keys.
         """
 
-        async def attempt(urgent: bool) -> Attempted[SystemRun[T]]:
+        async def attempt(mode: Mode) -> Attempted[SystemRun[T]]:
             known_ts, known_keys = (sys.maxsize, ReadSet()) if known is None else await known()
             snapshot = self._database.snapshot()
             try:
@@ -236,7 +237,7 @@ class Executor:
             run, ts = await self._attempts.until_committed(attempt, on_commit)
             return SystemRun(run.value, ts, run.read_set)
 
-    async def run_attempts(self, attempt: Callable[[bool], Awaitable[Attempted[T]]]) -> T:
+    async def run_attempts(self, attempt: Callable[[Mode], Awaitable[Attempted[T]]]) -> T:
         """Runs a transaction of ours that has to wait for something, with the same retries and the same committer."""
         with self._admission.admit(always=True):
             return (await self._attempts.until_committed(attempt, None))[0]
@@ -265,9 +266,9 @@ class Executor:
 
     # --- Transactions ----------------------------------------------------------------------------------------------
 
-    async def _attempt_mutation(self, call: Call, urgent: bool) -> Attempted[Outcome]:
+    async def _attempt_mutation(self, call: Call, mode: Mode) -> Attempted[Outcome]:
         try:
-            ran = await self._run("mutation", (call,), urgent=urgent)
+            ran = await self._run("mutation", (call,), mode=mode)
         except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
             outcome = self.failed(error)
             return Attempted(outcome, outcome.ts, ReadSet(), None)
@@ -276,24 +277,31 @@ class Executor:
         result = ran.results[0]
         ts = ran.replayed_ts or (ran.begin_ts if result.error is not None else 0)
         outcome = Outcome(result.value, result.error, result.log_lines, ts)
-        return Attempted(outcome, ran.begin_ts, result.read_set, None if result.error is not None else ran.write_set)
+        return Attempted(outcome, ran.begin_ts, result.read_set, ran.write_set, seen=ran.seen)
 
     async def _run(
         self,
         kind: RequestKind,
         calls: tuple[Call, ...],
         *,
-        urgent: bool = False,
+        mode: Mode = FIRST,
         deaths: int = 0,
         under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
-        """One run, on a snapshot that the log has published and with the code that belongs to it."""
+        """One run, with the code that belongs to its snapshot. The log has published that, unless the run was `fresh`
+        and wants to write: then it is not told to anybody before it is durable itself. Raises Withdrawn.
+        """
         for _ in range(_REFUSALS_MAX):
-            outcome = await (under_way or self._runners.run(kind, calls, urgent=urgent, deaths=deaths))
+            outcome = await (
+                under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
+            )
             under_way = None
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
+            if outcome.seen is not None and outcome.write_set:
+                return outcome
             await self._database.log.wait_published(outcome.begin_ts)
+            self._database.committer.require_standing(outcome.seen)
             if outcome.refused != WRONG_DEPLOYMENT:
                 return outcome
         raise WrongDeployment

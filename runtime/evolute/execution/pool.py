@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from evolute.clock import Clock
+from evolute.database.pending_view import PendingView
 from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
@@ -55,7 +56,9 @@ class Pool:
         action_workers: int,
         on_worker_death: Callable[[], object],
         processes: ProcessStarter | None = None,
+        pending_view: Callable[[], PendingView | None] = lambda: None,
     ) -> None:
+        self._pending_view = pending_view
         self._data_path = data_path
         self._clock = clock
         self._limits = limits
@@ -172,15 +175,16 @@ class Pool:
     # --- Running ---------------------------------------------------------------------------------------------------
 
     def run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
     ) -> asyncio.Future[FunctionOutcome]:
-        """Runs a batch of queries or a mutation; it is on its way when this returns. `urgent` goes before what waits.
+        """Runs a batch of queries or a mutation; it is on its way when this returns. `urgent` goes before what waits,
+        `fresh` sees what is pending when it is sent to a worker.
 
         The future raises FunctionTimedOut if the worker had to be killed, FunctionCrashed if two died of it, `deaths`
         of them before, Overloaded, ShuttingDown. A batch's raises FunctionCrashed for one death, and Overtaken: run
         each alone. If it is cancelled, the transaction is left to end: it harms nobody.
         """
-        pending = Pending(kind, calls, asyncio.get_running_loop().create_future(), deaths=deaths)
+        pending = Pending(kind, calls, asyncio.get_running_loop().create_future(), deaths=deaths, fresh=fresh)
         try:
             self._enqueue(pending, urgent=urgent)
         except (Overloaded, ShuttingDown) as error:
@@ -265,8 +269,8 @@ class Pool:
     def _submit(self, worker: WorkerProcess, pending: Pending) -> None:
         """To a worker of the active generation."""
         assert self._active is not None
-        deployment = self._active.deployment.hash
-        worker.submit(next(self._ids), deployment, pending, self._clock.now_ns(), next(self._seeds))
+        deployment, view = self._active.deployment.hash, self._pending_view() if pending.fresh else None
+        worker.submit(next(self._ids), deployment, pending, self._clock.now_ns(), next(self._seeds), view)
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]

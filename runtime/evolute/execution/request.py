@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
 from evolute.system.job_endings import Ending
@@ -160,6 +161,7 @@ class FunctionRequest(NamedTuple):
     """Work for one worker: a batch of queries for one snapshot, one mutation, or one action.
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
+    `pending` is what a mutation sees beyond the store.
     """
 
     id: int
@@ -168,15 +170,18 @@ class FunctionRequest(NamedTuple):
     calls: tuple[Call, ...]
     now_ns: int
     seed: bytes
+    pending: PendingView | None = None
 
     def to_wire(self) -> Wire:
         calls = tuple(call.to_wire() for call in self.calls)
-        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed)
+        pending = None if self.pending is None else self.pending.to_wire()
+        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending)
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionRequest:
-        request_id, kind, deployment, calls, now_ns, seed = wire
-        return cls(request_id, kind, deployment, tuple(Call.from_wire(call) for call in calls), now_ns, seed)
+        request_id, kind, deployment, calls, now_ns, seed, pending = wire
+        view = None if pending is None else PendingView(*pending)
+        return cls(request_id, kind, deployment, tuple(Call.from_wire(call) for call in calls), now_ns, seed, view)
 
 
 class FunctionOutcome(NamedTuple):
@@ -185,6 +190,7 @@ class FunctionOutcome(NamedTuple):
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
     (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED). `exiting` means that the worker process ends after this outcome.
+    `seen` is the snapshot's.
     """
 
     id: int
@@ -194,6 +200,7 @@ class FunctionOutcome(NamedTuple):
     replayed_ts: int | None = None
     refused: Refusal | None = None
     exiting: bool = False
+    seen: int | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -204,11 +211,12 @@ class FunctionOutcome(NamedTuple):
             self.replayed_ts,
             self.refused,
             self.exiting,
+            self.seen,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionOutcome:
-        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting = wire
+        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen = wire
         return cls(
             request_id,
             begin_ts,
@@ -217,6 +225,7 @@ class FunctionOutcome(NamedTuple):
             replayed_ts,
             refused,
             exiting,
+            seen,
         )
 
 

@@ -18,7 +18,7 @@ class Runners(Protocol):
     def report(self) -> RegistryReport: ...
 
     def run(
-        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, deaths: int = 0
+        self, kind: RequestKind, calls: tuple[Call, ...], *, urgent: bool = False, fresh: bool = False, deaths: int = 0
     ) -> Awaitable[FunctionOutcome]:
         """The run is on its way when this returns, and need not be awaited."""
 

@@ -28,7 +28,7 @@ from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
 from evolute.errors import DefinitionError
-from evolute.execution.attempts import Attempted
+from evolute.execution.attempts import Attempted, Mode
 from evolute.execution.examination import Fault, RowsExamined, RowsRequest
 from evolute.execution.examiner import Examiner
 from evolute.execution.executor import Executor
@@ -212,7 +212,7 @@ class TableWalk:
         for fill in fills:
             read_set.add_point(index_work_key(fill.entry.id))
 
-        async def attempt(urgent: bool) -> Attempted[None]:
+        async def attempt(mode: Mode) -> Attempted[None]:
             examined = await self._examiner.examine(request)
             self._refuse(examined.fault)
             await self._log.wait_published(examined.begin_ts)

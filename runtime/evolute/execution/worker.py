@@ -165,8 +165,8 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
 def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves."""
     try:
-        with Snapshot(engine.reader()) as snapshot:
-            return runner.run(request, snapshot)
+        with Snapshot(engine.reader(), request.pending) as snapshot:
+            return runner.run(request, snapshot)._replace(seen=snapshot.seen)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from evolute.database.pending_view import PendingView
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
@@ -43,7 +44,7 @@ class Pending:
     """A request that has not been answered. `deaths` counts the workers that died while they ran it.
 
     `places` counts the queues and workers that hold it: behind a request that runs long it gets a second place, and the
-    outcome that comes first is used.
+    outcome that comes first is used. `fresh`: it is to see what is pending when it is sent.
     """
 
     kind: RequestKind
@@ -54,6 +55,7 @@ class Pending:
     deaths: int = 0
     places: int = 1
     sent_ns: int = 0
+    fresh: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -210,11 +212,19 @@ class WorkerProcess:
         if self._channel is None:
             self._on_closed(None)
 
-    def submit(self, request_id: int, deployment: str, pending: Pending, now_ns: int, seed: bytes) -> None:
+    def submit(
+        self,
+        request_id: int,
+        deployment: str,
+        pending: Pending,
+        now_ns: int,
+        seed: bytes,
+        view: PendingView | None = None,
+    ) -> None:
         """Sends the request. Its future is resolved here, or given back to the pool if the worker dies."""
         assert self._channel is not None
         assert not self.gone
-        request = FunctionRequest(request_id, pending.kind, deployment, pending.calls, now_ns, seed)
+        request = FunctionRequest(request_id, pending.kind, deployment, pending.calls, now_ns, seed, view)
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
