@@ -28,6 +28,7 @@ from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
 from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
 from evolute.execution.request import FunctionOutcome, FunctionRequest
@@ -144,6 +145,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
+    kept = KeptSnapshots(engine, limits)
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -152,7 +154,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
         for frame in channel.recv():
             match frame[0]:
                 case "request":
-                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits)
+                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits, kept)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
@@ -162,9 +164,14 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     pass  # "cancel" and "ping" are for actions.
 
 
-def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits) -> FunctionOutcome:
-    """One snapshot for one request, closed before the answer leaves."""
+def _run(
+    runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits, kept: KeptSnapshots
+) -> FunctionOutcome:
+    """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
     try:
+        kept.let_go_of_the_old()
+        if request.kept:
+            return kept.run(runner, request)
         with Snapshot(engine.reader(), request.pending) as snapshot:
             return runner.run(request, snapshot)._replace(seen=snapshot.seen)
     except BaseException as error:
