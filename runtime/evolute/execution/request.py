@@ -161,7 +161,7 @@ class FunctionRequest(NamedTuple):
     """Work for one worker: a batch of queries for one snapshot, one mutation, or one action.
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
-    `pending` is what a mutation sees beyond the store.
+    `pending` is what a mutation sees beyond the store; on the channel, the part that the worker has not been shown.
     """
 
     id: int

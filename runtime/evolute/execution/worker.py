@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evolute import garbage_collector
+from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
@@ -144,6 +145,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
+    shown = NOTHING_SHOWN
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -152,7 +154,11 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
         for frame in channel.recv():
             match frame[0]:
                 case "request":
-                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits)
+                    request = FunctionRequest.from_wire(frame[1])
+                    if request.pending is not None:
+                        shown = shown.joined(request.pending)
+                        request = request._replace(pending=shown)
+                    outcome = _run(runner, engine, request, limits)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
