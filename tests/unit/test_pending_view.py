@@ -56,24 +56,28 @@ def test_a_snapshot_with_a_view_is_the_store_as_it_will_be(
         assert list(snapshot.scan(start, end, reverse=True)) == rows[::-1]
 
 
-@given(st.lists(PUTS, max_size=8), st.data())
+@given(st.lists(st.tuples(st.lists(PUTS, max_size=3), st.integers(0, 3), st.booleans()), max_size=6))
 def test_what_is_shown_in_parts_is_what_is_pending(
-    commits: list[dict[bytes, bytes | None]], data: st.DataObject
+    steps: list[tuple[list[dict[bytes, bytes | None]], int, bool]],
 ) -> None:
-    """One is shown now and then what is new to him. He knows all that is pending, and no more than that."""
-    shown, withdrawals, durable, begun = NOTHING_SHOWN, 0, 0, 0
-    while begun < len(commits):
-        begun = data.draw(st.integers(begun, len(commits)), "begun")
-        durable = data.draw(st.integers(durable, begun), "durable")
-        withdrawals += data.draw(st.booleans(), "withdrawn")
-        numbered = tuple(enumerate(commits, 1))
-        view = PendingView(withdrawals, durable, numbered[durable:begun])
+    """Between two looks commits are begun, others become durable, a batch may be withdrawn. Whoever is shown what is
+    new to him knows all that is pending, and no more than that."""
+    shown, withdrawals, durable_ts = NOTHING_SHOWN, 0, 0
+    commits: list[tuple[int, dict[bytes, bytes | None]]] = []
+    last_ts = 0
+    for begun, durable, withdrawn in steps:
+        for puts in begun:
+            last_ts += 1
+            commits.append((last_ts, puts))
+        done, commits = commits[:durable], commits[durable:]
+        durable_ts = done[-1][0] if done else durable_ts
+        if withdrawn:
+            withdrawals, commits = withdrawals + 1, commits[1:]
+        view = PendingView(withdrawals, durable_ts, tuple(commits))
         part = view.since(shown.mark)
-        assert withdrawals != shown.withdrawals or all(ts > shown.mark.ts for ts, _ in part.commits)
+        assert withdrawn or all(ts > shown.mark.ts for ts, _ in part.commits), "nothing is shown twice"
         shown = shown.joined(PendingView(*part.to_wire()))
         assert shown == view
-        if data.draw(st.booleans(), "end"):
-            return
 
 
 def test_a_snapshot_says_whether_it_has_something_of_the_view() -> None:
