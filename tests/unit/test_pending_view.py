@@ -65,8 +65,8 @@ def test_what_is_shown_in_parts_is_what_is_pending(
     shown, withdrawals, durable_ts = NOTHING_SHOWN, 0, 0
     commits: list[tuple[int, dict[bytes, bytes | None]]] = []
     last_ts = 0
-    for begun, durable, withdrawn in steps:
-        for puts in begun:
+    for new, durable, withdrawn in steps:
+        for puts in new:
             last_ts += 1
             commits.append((last_ts, puts))
         done, commits = commits[:durable], commits[durable:]
