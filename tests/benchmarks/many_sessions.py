@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.measures import LEDGER, MIB, Figures, arguments_of, percentile, show
+from tests.benchmarks.measures import LEDGER, MIB, Figures, arguments_of, cpu_times, percentile, show
 from tests.benchmarks.sync_socket import SyncSocket
 from tests.end_to_end.server_process import ServerProcess
 
@@ -87,12 +87,14 @@ def measure_crowd(server: ServerProcess, options: argparse.Namespace) -> Figures
         time.sleep(options.pause)
         idle = rss_bytes(server.process.pid)
         times_ms: list[float] = []
+        used = cpu_times(server)
         for number in range(options.mutations):
             begun_s = time.perf_counter()
             writer.mutate("notes:write", {"name": NOTE, "body": str(number)})
             sessions.wait_all_see(str(number))
             times_ms.append((time.perf_counter() - begun_s) * 1000)
             writer.receive()
+        now_used = cpu_times(server)
         after = rss_bytes(server.process.pid)
     writer.close()
     return {
@@ -100,6 +102,8 @@ def measure_crowd(server: ServerProcess, options: argparse.Namespace) -> Figures
         "KiB per session after the mutations": (after - before) / KIB / options.sessions,
         "all have it, p50 ms (150)": percentile(times_ms, 0.5),
         "all have it, max ms": max(times_ms),
+        "CPU ms of the server each": 1000 * (now_used.server_s - used.server_s) / options.mutations,
+        "CPU ms of the client each": 1000 * (now_used.client_s - used.client_s) / options.mutations,
         "server RSS MiB": after / MIB,
     }
 

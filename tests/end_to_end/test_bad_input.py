@@ -282,7 +282,7 @@ def test_credentials(server: Target) -> None:
     body = ECHO % b"1"
     secret = server.admin_key.rpartition("|")[2]
     refusals = {
-        "": "401 Unauthenticated: The Authorization header must be `Convex <admin key>` or `Bearer <token>`.",
+        "": "401 InvalidAuthHeader: The Authorization header must begin with `Bearer `, or with `Convex ` before an",
         "Convex": "401 BadAdminKey: ",
         "Convex wrong": "401 BadAdminKey: ",
         "Convex \xfcber": "401 BadAdminKey: ",
@@ -291,8 +291,8 @@ def test_credentials(server: Target) -> None:
         f"Convex {secret}:{_base64(b'{}')}": "401 Unauthenticated: The identity to act as must have a tokenIdentifier",
         f"Convex {secret}:{_base64(b'[' * 9000)}": "401 Unauthenticated: After the `:` of an admin key comes the base6",
         "Bearer token": "401 NoAuthProvider: No auth provider is configured",
-        "Basic dTpw": "401 Unauthenticated: The Authorization header must be",
-        "x" * 8000: "401 Unauthenticated: The Authorization header must be",
+        "Basic dTpw": "401 InvalidAuthHeader: The Authorization header must begin",
+        "x" * 8000: "401 InvalidAuthHeader: The Authorization header must begin",
     }
     for header, said in refusals.items():
         told = server.refused(body, Authorization=header)

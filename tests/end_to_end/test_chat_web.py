@@ -144,7 +144,15 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def site(chat_web_folder: Path) -> Iterator[Site]:
+def running_browser(chat_web_folder: Path) -> Iterator[Browser]:
+    browser = Browser(chat_web_folder)
+    with browser.process:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site(chat_web_folder: Path, running_browser: Browser) -> Iterator[Site]:
+    """The browser, which takes a while to start, does so meanwhile."""
     with running_login() as issuer:
         done = subprocess.run(
             ["npm", "run", "build"],
@@ -158,13 +166,6 @@ def site(chat_web_folder: Path) -> Iterator[Site]:
         yield Site(chat_web_folder, issuer)
 
 
-@pytest.fixture(scope="module")
-def running_browser(chat_web_folder: Path) -> Iterator[Browser]:
-    browser = Browser(chat_web_folder)
-    with browser.process:
-        yield browser
-
-
 @pytest.fixture
 def browser(running_browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Browser]:
     given: str | None = request.config.getoption("--screenshots")
@@ -175,6 +176,7 @@ def browser(running_browser: Browser, request: pytest.FixtureRequest, tmp_path: 
 
 
 def test_two_windows_see_each_other(site: Site, browser: Browser, tmp_path: Path) -> None:
+    """And a third one, of a visitor who has not signed in. Channels have addresses, and who signs out reads on."""
     with site.serve(tmp_path / "data") as server:
         browser.do(
             """
@@ -217,8 +219,38 @@ def test_two_windows_see_each_other(site: Site, browser: Browser, tmp_path: Path
             for (const page of [w.ada, w.grace]) await page.emulateMedia({ colorScheme: "dark" });
             await shoot(w.ada, "desktop-dark");
             await shoot(w.grace, "phone-dark");
-            await until(everybody, ...said);
+            w.said = said;
             """
+        )
+        browser.do(  # until it has vanished
+            """
+            await w.grace.getByRole("button", { name: "Channels" }).click();
+            await w.grace.getByRole("textbox", { name: "Name of a new channel" }).fill("Difference Engine");
+            await w.grace.getByRole("textbox", { name: "Name of a new channel" }).press("Enter");
+            await w.grace.getByRole("heading", { name: "difference-engine" }).waitFor();
+            await w.grace.getByRole("dialog").waitFor({ state: "detached" });
+            assert.equal(await w.grace.title(), "#difference-engine · evolute chat");
+            await say(w.grace, "Only here");
+            await w.ada.getByRole("link", { name: "difference-engine" }).click();
+            await until([w.ada, w.grace], "Only here");
+            for (const page of [w.ada, w.grace]) await page.goBack();
+            await until([w.visitor, w.ada, w.grace], ...w.said);
+
+            await w.grace.goForward();
+            await w.grace.reload();
+            await until(w.grace, "Only here");
+            await w.grace.getByRole("button", { name: "Channels" }).click();
+            await w.grace.getByRole("dialog").getByText("Grace Hopper").waitFor();
+            await shoot(w.grace, "phone-drawer");
+            await w.grace.getByRole("button", { name: "Sign out" }).click();
+            await w.grace.keyboard.press("Escape");
+            await w.grace.getByRole("dialog").waitFor({ state: "detached" });
+            await signInButton(w.grace).waitFor();
+            await until(w.grace, "Only here");
+            await w.visitor.goto(`${url}/c/nowhere`);
+            await w.visitor.getByText("There is no #nowhere").waitFor();
+            """,
+            url=server.url,
         )
 
 
@@ -303,43 +335,6 @@ def test_older_messages_come_as_one_scrolls_up(site: Site, browser: Browser, tmp
             await w.page.getByRole("button", { name: "Latest messages" }).click();
             await w.page.getByRole("button", { name: "Latest messages" }).waitFor({ state: "detached" });
             """
-        )
-
-
-def test_channels_have_addresses(site: Site, browser: Browser, tmp_path: Path) -> None:
-    """On a narrow screen they are in a drawer. Who signs out reads on."""
-    with site.serve(tmp_path / "data") as server:
-        browser.do(
-            """
-            const page = await signIn(await open(url, phone), "Ada Lovelace");
-            await say(page, "In general");
-            await until(page, "In general");
-            await page.getByRole("button", { name: "Channels" }).click();
-            await page.getByRole("textbox", { name: "Name of a new channel" }).fill("Difference Engine");
-            await page.getByRole("textbox", { name: "Name of a new channel" }).press("Enter");
-            await page.getByRole("dialog").waitFor({ state: "detached" });
-            await page.getByRole("heading", { name: "difference-engine" }).waitFor();
-            assert.equal(await page.title(), "#difference-engine · evolute chat");
-            await say(page, "Only here");
-            await until(page, "Only here");
-            await page.goBack();
-            await until(page, "In general");
-            await page.reload();
-            await until(page, "In general");
-            await page.goForward();
-            await until(page, "Only here");
-            await page.getByRole("button", { name: "Channels" }).click();
-            await page.getByRole("dialog").getByRole("link", { name: "general" }).waitFor();
-            await shoot(page, "phone-drawer");
-            await page.getByRole("button", { name: "Sign out" }).click();
-            await page.keyboard.press("Escape");
-            await page.getByRole("dialog").waitFor({ state: "detached" });
-            await signInButton(page).waitFor();
-            await until(page, "Only here");
-            await page.goto(`${url}/c/nowhere`);
-            await page.getByText("There is no #nowhere").waitFor();
-            """,
-            url=server.url,
         )
 
 

@@ -75,6 +75,7 @@ function Writing({ channel, person }: { channel: Channel; person: Person }) {
             ref={field}
             value={body}
             rows={1}
+            dir="auto"
             autoFocus={MAY_FOCUS}
             maxLength={BODY_LENGTH_MAX}
             placeholder={`Write to ${channel.name}`}

@@ -37,7 +37,7 @@ function Bubble({ message }: { message: Message }) {
   const classes = ["bubble", isPending && "pending", message.vanishes_at !== undefined && "vanishing"];
   return (
     <div className={classes.filter(Boolean).join(" ")} style={fade || {}} title={exactTime(message._creationTime)}>
-      <p>{message.body}</p>
+      <p dir="auto">{message.body}</p>
       {message.vanishes_at !== undefined && (
         <Countdown from={message._creationTime} to={message.vanishes_at} isRunning={!isPending} />
       )}

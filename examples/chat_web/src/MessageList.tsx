@@ -38,7 +38,7 @@ export function MessageList({ channel }: { channel: Channel }) {
       >
         <div className="column">
           {results.length === 0 ? (
-            <Empty />
+            <Empty canWrite={me !== null} />
           ) : (
             <Older status={status} channel={channel.name} loadMore={() => loadMore(PAGE)} />
           )}
@@ -116,12 +116,14 @@ function Older({ status, channel, loadMore }: OlderProps) {
   );
 }
 
-function Empty() {
+function Empty({ canWrite }: { canWrite: boolean }) {
   return (
     <div className="empty">
       <Mark />
       <p>Nothing has been said here yet.</p>
-      <p className="hint">Write the first message, or open this page in a second window and watch.</p>
+      <p className="hint">
+        {canWrite ? "Write the first message, with a second window beside this one." : "Sign in and be the first."}
+      </p>
     </div>
   );
 }

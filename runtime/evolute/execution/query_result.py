@@ -82,14 +82,15 @@ class QueryResult:
 
     def hold(self, listener: Listener) -> None:
         """Keep the result live; `listener` is called once, synchronously, when it breaks. Look at `broken_at` first."""
+        is_first = not self._listeners
         self._listeners[listener] = None
-        if self._on_hold is not None:
+        if is_first and self._on_hold is not None:
             self._on_hold(self)
 
     def release(self, listener: Listener) -> None:
         """Undo `hold`. Releasing twice does nothing."""
-        self._listeners.pop(listener, None)
-        if self._on_hold is not None:
+        was_held = self._listeners.pop(listener, False) is None
+        if was_held and not self._listeners and self._on_hold is not None:
             self._on_hold(self)
 
     @property

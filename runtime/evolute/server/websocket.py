@@ -154,12 +154,15 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
         else:
             await self._send_text(text.encode())
-        await self.writable.wait()
+        if not self.writable.is_set():
+            await self.writable.wait()
 
     async def _send_text(self, data: bytes) -> None:
         is_first = True
-        for fragment, is_last in fragments_of(data, self.fragment_bytes):
-            await self.writable.wait()
+        is_short = len(data) <= self.fragment_bytes
+        for fragment, is_last in ((data, True),) if is_short else fragments_of(data, self.fragment_bytes):
+            if not self.writable.is_set():
+                await self.writable.wait()
             if self.disconnected:
                 raise ClientDisconnected
             try:
