@@ -173,7 +173,8 @@ class Backend:
             pending_view=self.database.committer.pending_view,
         )
         self._stack.push_async_callback(self.pool.close)
-        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log)
+        width = max(config.workers, 1)
+        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, width)
         self._stack.push_async_callback(self.executor.query_cache.close)
         self.deployer = Deployer(self.pool, self.executor, self.database, self.clock, limits, self._on_progress)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
