@@ -25,6 +25,7 @@ from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer, ignore_progress
 from evolute.execution.executor import Executor, ExecutorStatistics
 from evolute.execution.key_ring import KeyRing
+from evolute.execution.past_queries import PastQueries
 from evolute.execution.pool import Pool
 from evolute.execution.pool_statistics import PoolStatistics
 from evolute.execution.process_starter import ProcessStarter
@@ -65,6 +66,7 @@ class Backend:
     database: Database
     pool: Pool
     executor: Executor
+    past_queries: PastQueries
     deployer: Deployer
     scheduler: Scheduler
     crons: CronLoop
@@ -176,6 +178,8 @@ class Backend:
         width = max(config.workers, 1)
         self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, width)
         self._stack.push_async_callback(self.executor.query_cache.close)
+        self.past_queries = PastQueries(self.executor, self.pool, self.database.log, self.clock, limits, self.call_log)
+        self._stack.callback(self.past_queries.close)
         self.deployer = Deployer(self.pool, self.executor, self.database, self.clock, limits, self._on_progress)
         self.scheduler = Scheduler(self.executor, self.database.subscriptions, self.clock, limits)
         self.crons = CronLoop(self.executor, self.database.subscriptions, self.clock, limits)

@@ -42,6 +42,7 @@ MAY_BE_ZERO = frozenset(
         "log_run_keys_max",
         "query_cache_bytes_max",
         "query_cache_age_ms_max",
+        "pinned_snapshots_max",
         "opening_burst_ms",
         "token_leeway_ms",
         "log_lines_max",
@@ -165,6 +166,8 @@ class Limits:
     subscriptions_max: int = 1_000_000
     query_cache_bytes_max: int = 100 * MIB
     query_cache_age_ms_max: int = 17_000
+    pinned_snapshots_max: int = 16
+    pinned_snapshot_ms: int = 15_000
     queries_per_session_max: int = 10_000
     session_mutations_max: int = 1000
     session_actions_max: int = 1000

@@ -231,7 +231,7 @@ def test_serve_tells_clients_no_more_of_an_error_than_its_data(tmp_path: Path) -
     """Nor what was printed. `--full-errors` does, and so does the log, for who has the key."""
     functions = write_functions(tmp_path / "functions")
 
-    def told(*options: str) -> tuple[Any, Any]:
+    def told(*options: str) -> tuple[Any, Any, str]:
         with (
             ServerProcess(
                 functions,
@@ -244,14 +244,21 @@ def test_serve_tells_clients_no_more_of_an_error_than_its_data(tmp_path: Path) -
         ):
             answer = client.mutate("faults:raised")
             _, reply = post(server.url, "/api/mutation", {"path": "faults:told", "args": {}})
-            return answer, reply
+            post(server.url, "/api/query", {"path": "faults:nothing", "args": {}})
+            server.stop()
+            return answer, reply, server.output
 
-    answer, reply = told()
+    answer, reply, output = told()
+    for text in (answer["result"], reply["errorMessage"]):
+        assert f"{text.removesuffix(' Server Error')} Uncaught " in output, "who is told an id can ask what it was"
+    assert "ValueError: boom" in output
+    assert "faults:nothing" not in output
     assert re.fullmatch(r"\[Request ID: [0-9a-f]{16}\] Server Error", answer["result"])
     assert answer["logLines"] == []
     assert re.fullmatch(r"\[Request ID: [0-9a-f]{16}\] Server Error", reply["errorMessage"])
     assert reply["errorData"] == {"code": 7, "why": "because"}
-    answer, reply = told("--full-errors")
+    answer, reply, output = told("--full-errors")
+    assert "Request ID" not in output
     assert "ValueError: boom" in answer["result"]
     assert answer["logLines"] == ["[LOG] about to fail"]
     assert "functions/faults.py" in reply["errorMessage"]

@@ -1,6 +1,6 @@
 """Doors that are closed, tried from outside by somebody who has no key: each is refused by name, on every way in.
 
-A token's and a key's doors are in `tests/unit/test_auth.py`, those of `--static` in `test_static_files.py`.
+The doors of tokens and keys are in `test_closed_doors.py`, those of `--static` in `test_static_files.py`.
 """
 
 from __future__ import annotations

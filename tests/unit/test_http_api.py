@@ -77,7 +77,7 @@ schema = define_schema(items=define_table(Item))
 }
 
 
-LIMITS = Limits(http_body_bytes_max=2_000, http_batch_queries_max=8, echo_bytes_max=3_000)
+LIMITS = Limits(http_body_bytes_max=2_000, http_batch_queries_max=8, echo_bytes_max=3_000, pinned_snapshots_max=0)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_several_queries_as_of_one_time(server: ServerThread) -> None:
 
 
 def test_queries_as_of_an_earlier_time(server: ServerThread) -> None:
-    """What nobody has changed since is answered; what has changed is refused, and the refusal may be tried again."""
+    """No moment is kept here: what nobody has changed since is answered, and what has changed is refused."""
 
     def at(ts: object, path: str, args: object = None) -> Reply:
         return call(server, "query_at_ts", path, args, ts=ts)

@@ -124,6 +124,8 @@ ELSEWHERE = {
     "test_a_session_keeps_its_newest_records_and_loses_all_when_it_is_no_longer_used",
     "message_bytes_max": "unit/test_websocket.py::test_violations_close_one_connection",
     "frame_fragment_bytes": "unit/test_websocket.py::test_a_long_message_leaves_as_several_frames",
+    "pinned_snapshots_max": "end_to_end/test_past_queries.py::test_so_many_moments_are_kept_and_no_more",
+    "pinned_snapshot_ms": "end_to_end/test_past_queries.py::test_a_moment_is_kept_for_a_while",
     "heartbeat_ms": "unit/test_connection.py::test_silence_is_broken_by_a_ping_also_while_a_query_runs",
     "opening_burst_ms": "unit/test_connection.py::test_a_token_and_the_queries_behind_it_make_one_transition",
     "close_ms_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",

@@ -28,7 +28,7 @@ from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
-from evolute.execution.pool_statistics import PoolStatistics
+from evolute.execution.pool_statistics import PoolStatistics, statistics_of
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.execution.seeds import seeds
@@ -68,7 +68,7 @@ class Pool:
         self._generations: set[Generation] = set()
         self._queues: dict[Lane, deque[Pending | RoomRequest]] = {"transaction": deque(), "action": deque()}
         self._blocking = BlockingLane(
-            limits, active=lambda: self._active, start=self._start_blocking, submit=self._submit
+            limits, active=lambda: self._active, start=self._start_blocking, submit=self.submit
         )
         self._ids = itertools.count(1)
         self._seeds = seeds()
@@ -161,16 +161,8 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         workers = [worker for generation in self._generations for worker in generation.all_workers()]
-        return PoolStatistics(
-            deployment=self.deployment,
-            transaction_workers=sum(worker.lane == "transaction" for worker in workers),
-            action_workers=sum(worker.lane == "action" for worker in workers),
-            blocking_workers=sum(worker.lane == "blocking" for worker in workers),
-            queued=sum(len(queue) for queue in self._queues.values()) + self._blocking.waiting,
-            running=sum(len(worker.pending) for worker in workers),
-            deaths=self._deaths,
-            pids=tuple(worker.pid for worker in workers if worker.pid is not None),
-        )
+        queued = sum(len(queue) for queue in self._queues.values()) + self._blocking.waiting
+        return statistics_of(self.deployment, workers, queued=queued, deaths=self._deaths)
 
     # --- Running ---------------------------------------------------------------------------------------------------
 
@@ -264,14 +256,18 @@ class Pool:
                 pending.worker = worker
                 pending.future.set_result(None)
                 continue
-            self._submit(worker, pending)
+            self.submit(worker, pending)
 
-    def _submit(self, worker: WorkerProcess, pending: Pending) -> None:
-        """To a worker of the active generation."""
+    def least_busy(self) -> WorkerProcess | None:
+        """The transaction worker that would be lent a request now; None if all have enough to do."""
+        return None if self._active is None else self._choose(self._active.workers["transaction"], nested=False)
+
+    def submit(self, worker: WorkerProcess, pending: Pending) -> None:
+        """To a worker of the active generation, and to no other one."""
         assert self._active is not None
         view = self._pending_view() if pending.fresh else None
-        code, now_ns, seed = self._active.deployment.hash, self._clock.now_ns(), next(self._seeds)
-        worker.submit(FunctionRequest(next(self._ids), pending.kind, code, pending.calls, now_ns, seed, view), pending)
+        what = pending.kind, self._active.deployment.hash, pending.calls, self._clock.now_ns(), next(self._seeds)
+        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept), pending)
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]
@@ -284,7 +280,7 @@ class Pool:
         It runs in the first as well: so who has cost a worker gets none, or might cost a third; nor do jobs.
         """
         for pending in reversed(list(worker.pending.values())[1:]):
-            if pending.places > 1 or pending.deaths or pending.future.done():
+            if pending.places > 1 or pending.deaths or pending.future.done() or pending.kept:
                 continue
             if len(pending.calls) > 1:
                 pending.future.set_exception(Overtaken())

@@ -20,12 +20,13 @@ from evolute.system.job_endings import Ending
 
 Kind: TypeAlias = Literal["query", "mutation", "action"]
 RequestKind: TypeAlias = Literal["queries", "mutation", "action"]
-Refusal: TypeAlias = Literal["WrongDeployment", "WrongLane", "JobChanged"]
+Refusal: TypeAlias = Literal["WrongDeployment", "WrongLane", "JobChanged", "SnapshotGone"]
 Wire: TypeAlias = tuple[Any, ...]
 
 WRONG_DEPLOYMENT: Refusal = "WrongDeployment"
 WRONG_LANE: Refusal = "WrongLane"
 JOB_CHANGED: Refusal = "JobChanged"
+SNAPSHOT_GONE: Refusal = "SnapshotGone"
 # The code of an error that a job's completion function caused in a way that spoils the transaction.
 COMPLETION_FAILED = "CompletionFailed"
 
@@ -162,6 +163,7 @@ class FunctionRequest(NamedTuple):
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
     `pending` is what a mutation sees beyond the store; on the channel, the part that the worker has not been shown.
+    `kept` is the number of a snapshot that the worker keeps.
     """
 
     id: int
@@ -171,17 +173,19 @@ class FunctionRequest(NamedTuple):
     now_ns: int
     seed: bytes
     pending: PendingView | None = None
+    kept: int = 0
 
     def to_wire(self) -> Wire:
         calls = tuple(call.to_wire() for call in self.calls)
         pending = None if self.pending is None else self.pending.to_wire()
-        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending)
+        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending, self.kept)
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionRequest:
-        request_id, kind, deployment, calls, now_ns, seed, pending = wire
+        request_id, kind, deployment, calls, now_ns, seed, pending, kept = wire
         view = None if pending is None else PendingView(*pending)
-        return cls(request_id, kind, deployment, tuple(Call.from_wire(call) for call in calls), now_ns, seed, view)
+        those = tuple(Call.from_wire(call) for call in calls)
+        return cls(request_id, kind, deployment, those, now_ns, seed, view, kept)
 
 
 class FunctionOutcome(NamedTuple):
@@ -189,8 +193,8 @@ class FunctionOutcome(NamedTuple):
 
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
-    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED). `exiting` means that the worker process ends after this outcome.
-    `seen` is the snapshot's.
+    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE). `exiting` means that the worker process ends after this
+    outcome. `seen` is the snapshot's.
     """
 
     id: int

@@ -29,6 +29,7 @@ from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
 from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
 from evolute.execution.request import FunctionOutcome, FunctionRequest
@@ -145,7 +146,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
-    shown = NOTHING_SHOWN
+    shown, kept = NOTHING_SHOWN, KeptSnapshots(engine, limits)
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -158,7 +159,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     if request.pending is not None:
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
-                    outcome = _run(runner, engine, request, limits)
+                    outcome = _run(runner, engine, request, limits, kept)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
@@ -168,9 +169,14 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     pass  # "cancel" and "ping" are for actions.
 
 
-def _run(runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits) -> FunctionOutcome:
-    """One snapshot for one request, closed before the answer leaves."""
+def _run(
+    runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits, kept: KeptSnapshots
+) -> FunctionOutcome:
+    """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
     try:
+        kept.let_go_of_the_old()
+        if request.kept:
+            return kept.run(runner, request)
         with Snapshot(engine.reader(), request.pending) as snapshot:
             return runner.run(request, snapshot)._replace(seen=snapshot.seen)
     except BaseException as error:

@@ -12,15 +12,17 @@ def runs_again(pending: Pending) -> bool:
 
     A completion function is nobody's job, and is given up for good when it crashes: not for what others did once.
     """
+    if pending.kept:
+        return False  # by no other worker
     call = pending.calls[0]
     is_job = call.job is not None and (call.ending is None or call.ending.untold is not None)
     return len(pending.calls) == 1 and not is_job
 
 
 def crashed(pending: Pending) -> FunctionCrashed:
+    path = pending.calls[0].path if pending.calls else "(a snapshot)"
     return FunctionCrashed(
-        f"{pending.calls[0].path}: the worker process died while this function ran, "
-        f"{'twice' if pending.deaths >= 2 else 'once'}"
+        f"{path}: the worker process died while this function ran, {'twice' if pending.deaths >= 2 else 'once'}"
     )
 
 

@@ -56,6 +56,7 @@ class Pending:
     places: int = 1
     sent_ns: int = 0
     fresh: bool = False
+    kept: int = 0  # the number of a snapshot that this very worker keeps; with no calls, it is to
 
 
 @dataclass(eq=False, slots=True)
@@ -383,7 +384,7 @@ class WorkerProcess:
             "mutation": limits.mutation_user_ms_max,
             "action": limits.action_ms_max,
         }[pending.kind]
-        return ((user_ms + limits.system_ms_max) * len(pending.calls) + limits.kill_grace_ms) * NS_PER_MS
+        return ((user_ms + limits.system_ms_max) * max(len(pending.calls), 1) + limits.kill_grace_ms) * NS_PER_MS
 
     def _ping(self) -> None:
         """A loop that answers none of six pings, sent every quarter of its limit, is not going to turn again."""

@@ -40,6 +40,7 @@ from evolute.server.openapi import OpenApi
 from evolute.server.plain_pages import plain_pages
 from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
+from evolute.server.withheld import log_withheld
 from evolute.sync.connection import Host
 from evolute.sync.transition import Disclosure
 
@@ -67,17 +68,18 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     async def root(request: Request) -> Response:
         return HTMLResponse(front_page(VERSION, backend.report))
 
+    disclosure = Disclosure(redact, lambda: random_bytes(8).hex(), log_withheld)
     host = Host(
         executor=backend.executor,
         clock=backend.clock,
         limits=limits,
         published_ts=published_ts,
         identity_of=authenticator.identity_of,
-        disclosure=Disclosure(redact=redact, new_request_id=lambda: random_bytes(8).hex()),
+        disclosure=disclosure,
     )
     sync = SyncEndpoint(host)
     backend.key_ring.on_revoked(sync.key_revoked)
-    api = HttpApi(backend.executor, limits, authenticator, published_ts, redact=redact)
+    api = HttpApi(backend.executor, backend.past_queries, limits, authenticator, published_ts, disclosure)
     routes = [
         WebSocketRoute("/api/sync", sync),
         WebSocketRoute("/api/{version}/sync", sync),

@@ -20,10 +20,12 @@ from starlette.responses import Response
 
 from evolute.errors import BadRequest
 from evolute.execution.executor import Executor
+from evolute.execution.past_queries import PastQueries
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
+from evolute.protocol.messages import Failure
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
 from evolute.server.http_request import (
@@ -36,6 +38,7 @@ from evolute.server.http_request import (
 )
 from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
+from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
 
@@ -46,17 +49,18 @@ class HttpApi:
     def __init__(
         self,
         executor: Executor,
+        past_queries: PastQueries,
         limits: Limits,
         authenticator: Authenticator,
         published_ts: Callable[[], int],
-        *,
-        redact: bool,
+        disclosure: Disclosure,
     ) -> None:
         self._executor = executor
+        self._past_queries = past_queries
         self._limits = limits
         self._authenticator = authenticator
         self._published_ts = published_ts
-        self._redact = redact
+        self._disclosure = disclosure
 
     async def query(self, request: Request) -> Response:
         """POST with a body, GET with the call in the address."""
@@ -84,10 +88,10 @@ class HttpApi:
 
     async def query_ts(self, request: Request) -> Response:
         """The latest timestamp, for `query_at_ts`."""
-        return json_response({"ts": encode_ts(self._published_ts())})
+        return json_response({"ts": encode_ts(await self._past_queries.wait_ts())})
 
     async def query_at_ts(self, request: Request) -> Response:
-        """A query as of an earlier `query_ts`. If what it reads has changed since, the caller begins anew."""
+        """A query as of an earlier `query_ts`. Who comes too late begins anew."""
         identity = await wait_identity(request, self._authenticator)
         tree = await self._body(request)
         written_ts = tree.get("ts")
@@ -102,7 +106,7 @@ class HttpApi:
         if wanted.fault is not None:
             return self._answer(request, wanted, _fault_of(wanted))
         call = _call_of(wanted, "query", identity)
-        return self._answer(request, wanted, await self._executor.query_at(call, ts))
+        return self._answer(request, wanted, await self._past_queries.query_at(call, ts))
 
     async def query_batch(self, request: Request) -> Response:
         """Several queries, all answered as of one time."""
@@ -173,12 +177,13 @@ class HttpApi:
             assert outcome.value is not None
             tree = {"status": "success", "value": spelt(outcome.value)}
         else:
-            text = outcome.error.client_text(request_id_of(request), redact=self._redact)
-            tree = {"status": "error", "errorMessage": _encodable(text)}
+            failure = self._disclosure.answer(None, outcome.error, request_id_of(request))
+            assert isinstance(failure, Failure)
+            tree = {"status": "error", "errorMessage": _encodable(failure.message)}
             if outcome.error.data is not None:
                 tree["errorData"] = spelt(outcome.error.data)
-        if outcome.log_lines and not self._redact:
-            tree["logLines"] = [_encodable(line) for line in outcome.log_lines]
+        if log_lines := self._disclosure.log_lines(outcome.log_lines):
+            tree["logLines"] = [_encodable(line) for line in log_lines]
         return tree
 
 

@@ -17,15 +17,25 @@ from evolute.protocol.messages import Failure, StateVersion, Success, Transition
 from evolute.sync.query_set import LiveQuery
 
 
+def _ignore(request_id: str, error: CallError) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Disclosure:
-    """How much of an error clients may see, for the whole deployment. `new_request_id` names a query's run."""
+    """How much of an error clients may see, for the whole deployment. `new_request_id` names a query's run.
+
+    `on_withheld` hears of each error that a client is told by its request id alone, or nobody could look it up.
+    """
 
     redact: bool
     new_request_id: Callable[[], str]
+    on_withheld: Callable[[str, CallError], None] = _ignore
 
     def answer(self, value: bytes | None, error: CallError | None, request_id: str) -> Success | Failure:
         if error is not None:
+            if self.redact:
+                self.on_withheld(request_id, error)
             return Failure(error.client_text(request_id, redact=self.redact), error.data)
         assert value is not None, "a call ends with a value or an error"
         return Success(value)
