@@ -15,7 +15,7 @@ import functools
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 from evolute.errors import LimitReached
 from evolute.limits import Limits
@@ -24,6 +24,15 @@ from evolute.values import wire_codec
 from evolute_client.authentication import AuthChange, AuthState, admin_token
 from evolute_client.connection import Connection, Sleep
 from evolute_client.errors import ClientClosed, ConnectionLost
+from evolute_client.function_reference import (
+    ActionReference,
+    AnyFunction,
+    AsyncActionReference,
+    MutationReference,
+    QueryReference,
+    named_arguments,
+    path_of,
+)
 from evolute_client.listeners import Listeners
 from evolute_client.local_store import OptimisticUpdate
 from evolute_client.opened import LOGGER, log, opened
@@ -35,14 +44,18 @@ from evolute_client.token_keeper import TokenFetcher, TokenKeeper
 from evolute_client.transport import sync_url
 from evolute_client.watch import Watch
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 
 class Client:
     """A connection to a server, for one event loop: `async with Client("http://127.0.0.1:3210") as client`.
 
-    Calls take the function's path and its named arguments. They raise ConvexError (the application's own error, with
-    `data`), FunctionError (any other failure), InvalidValue for an argument that is not a value, and ClientClosed.
+    Calls take the function, by its path or itself (function_reference), and its named arguments. They raise ConvexError
+    (the application's own error, with `data`), FunctionError (any other failure), InvalidValue for an argument that is
+    not a value, and ClientClosed.
     While there is no connection they wait; `wait_connected` is for those who would rather know.
     Cancelling a call stops the waiting, not the function.
     """
@@ -171,50 +184,98 @@ class Client:
 
     # --- Calls ---
 
-    async def query(self, path: str, /, **arguments: object) -> Any:
+    @overload
+    async def query(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    async def query(self, function: str, /, **arguments: object) -> Any: ...
+
+    async def query(self, function: AnyFunction, /, *args: object, **arguments: object) -> Any:
         """The query's result now; if it is subscribed to, the one that its subscribers have seen."""
-        async with self.subscribe(path, **arguments) as results:
+        path, encoded = self._call("query", function, args, arguments)
+        async with Subscription[Any](self._listeners, path, encoded) as results:
             try:
                 return await anext(results)
             except StopAsyncIteration:
                 raise ClientClosed from None
 
+    @overload
+    async def mutation(self, function: MutationReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
     async def mutation(
-        self, path: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object
+        self, function: MutationReference[..., R], /, *, optimistic_update: OptimisticUpdate, **arguments: object
+    ) -> R: ...
+
+    @overload
+    async def mutation(
+        self, function: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object
+    ) -> Any: ...
+
+    async def mutation(
+        self,
+        function: AnyFunction,
+        /,
+        *args: object,
+        optimistic_update: Any = None,
+        **arguments: object,
     ) -> Any:
         """What the mutation returned, once the subscriptions of this client show its effects.
 
         It runs exactly once even if the connection is lost meanwhile. `optimistic_update(store)` shows subscribers at
         once what they will see (LocalStore); it is taken back in the step that shows the effects, or when it fails.
         """
-        encoded = self._encode(path, arguments)
+        path, encoded = self._call("mutation", function, args, arguments)
         if optimistic_update is None:
             return await self._wait_answer(self._state.mutation(path, encoded))
         request_id, update = self._state.mutation_expecting(path, encoded, optimistic_update)
         self._deliver(update)
         return await self._wait_answer(request_id)
 
-    async def action(self, path: str, /, **arguments: object) -> Any:
+    @overload
+    async def action(self, function: AsyncActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    async def action(self, function: ActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    async def action(self, function: str, /, **arguments: object) -> Any: ...
+
+    async def action(self, function: AnyFunction, /, *args: object, **arguments: object) -> Any:
         """What the action returned. Raises ConnectionLost if the connection goes while it runs: it is not run again."""
-        encoded = self._encode(path, arguments)
-        return await self._wait_answer(self._state.action(path, encoded))
+        return await self._wait_answer(self._state.action(*self._call("action", function, args, arguments)))
 
-    def subscribe(self, path: str, /, **arguments: object) -> Subscription[Any]:
+    @overload
+    def subscribe(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> Subscription[R]: ...
+
+    @overload
+    def subscribe(self, function: str, /, **arguments: object) -> Subscription[Any]: ...
+
+    def subscribe(self, function: AnyFunction, /, *args: object, **arguments: object) -> Subscription[Any]:
         """`async for result in client.subscribe(…)`; see Subscription."""
-        return Subscription(self._listeners, path, self._encode(path, arguments))
+        return Subscription(self._listeners, *self._call("query", function, args, arguments))
 
-    def watch(self, queries: Mapping[str, tuple[str, Mapping[str, object]]], /) -> Watch:
-        """`async for view in client.watch({"name": (path, arguments), …})`; see Watch."""
-        encoded = {name: (path, self._encode(path, arguments)) for name, (path, arguments) in queries.items()}
-        return Watch(self._listeners, encoded)
+    def watch(self, queries: Mapping[str, tuple[AnyFunction, Mapping[str, object]]], /) -> Watch:
+        """`async for view in client.watch({"name": (function, arguments), …})`; see Watch."""
+        return Watch(
+            self._listeners,
+            {name: self._call("query", function, (), arguments) for name, (function, arguments) in queries.items()},
+        )
 
     def paginated(
-        self, path: str, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
+        self, function: AnyFunction, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
     ) -> PaginatedQuery:
         """A list that grows by `load_more`; see PaginatedQuery. The function paginates by its `paginationOpts`."""
         self._check_open()
+        path = path_of(function, "query")
         encode = functools.partial(self._encode, path)
         return PaginatedQuery(self._listeners, path, arguments or {}, encode, initial_items)
+
+    def _call(
+        self, kind: str, function: AnyFunction, positional: tuple[object, ...], named: Mapping[str, object]
+    ) -> tuple[str, bytes]:
+        path = path_of(function, kind)
+        return path, self._encode(path, named_arguments(function, positional, named))
 
     def _encode(self, path: str, arguments: Mapping[str, object]) -> bytes:
         self._check_open()

@@ -6,20 +6,26 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from evolute.limits import Limits
 from evolute_client.async_client import Client
 from evolute_client.authentication import AuthState
 from evolute_client.connection import Sleep
 from evolute_client.errors import ClientClosed
+from evolute_client.function_reference import (
+    ActionReference,
+    AnyFunction,
+    AsyncActionReference,
+    MutationReference,
+    QueryReference,
+)
 from evolute_client.local_store import OptimisticUpdate
-from evolute_client.paginated import PaginatedQuery
-from evolute_client.subscription import Subscription
 from evolute_client.sync_stream import SyncPaginatedQuery, SyncStream
 from evolute_client.token_keeper import TokenFetcher
-from evolute_client.watch import Watch
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -92,41 +98,68 @@ class SyncClient:
     def auth_error(self) -> str | None:
         return self._client.auth_error
 
-    def query(self, path: str, /, **arguments: object) -> Any:
-        return self._wait(self._client.query(path, **arguments))
+    @overload
+    def query(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
 
-    def mutation(self, path: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object) -> Any:
-        """See `Client`. The update is run on a thread of the client."""
-        return self._wait(self._client.mutation(path, optimistic_update=optimistic_update, **arguments))
+    @overload
+    def query(self, function: str, /, **arguments: object) -> Any: ...
 
-    def action(self, path: str, /, **arguments: object) -> Any:
-        return self._wait(self._client.action(path, **arguments))
+    def query(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        return self._wait(self._client.query(function, *args, **arguments))
 
-    def subscribe(self, path: str, /, **arguments: object) -> SyncStream[Any]:
+    @overload
+    def mutation(self, function: MutationReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    def mutation(
+        self, function: MutationReference[..., R], /, *, optimistic_update: OptimisticUpdate, **arguments: object
+    ) -> R: ...
+
+    @overload
+    def mutation(
+        self, function: str, /, *, optimistic_update: OptimisticUpdate | None = None, **arguments: object
+    ) -> Any: ...
+
+    def mutation(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        """See `Client`. An optimistic update is run on a thread of the client."""
+        return self._wait(self._client.mutation(function, *args, **arguments))
+
+    @overload
+    def action(self, function: AsyncActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    def action(self, function: ActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+
+    @overload
+    def action(self, function: str, /, **arguments: object) -> Any: ...
+
+    def action(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        return self._wait(self._client.action(function, *args, **arguments))
+
+    @overload
+    def subscribe(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> SyncStream[R]: ...
+
+    @overload
+    def subscribe(self, function: str, /, **arguments: object) -> SyncStream[Any]: ...
+
+    def subscribe(self, function: Any, /, *args: Any, **arguments: Any) -> SyncStream[Any]:
         """`for result in client.subscribe(…)`; blocks between results."""
+        return SyncStream(self._wait, self._wait(self._made(self._client.subscribe, function, *args, **arguments)))
 
-        async def subscribe() -> Subscription[Any]:
-            return self._client.subscribe(path, **arguments)
-
-        return SyncStream(self._wait, self._wait(subscribe()))
-
-    def watch(self, queries: Mapping[str, tuple[str, Mapping[str, object]]], /) -> SyncStream[dict[str, Any]]:
-        """`for view in client.watch({"name": (path, arguments), …})`; see `Watch`."""
-
-        async def watch() -> Watch:
-            return self._client.watch(queries)
-
-        return SyncStream(self._wait, self._wait(watch()))
+    def watch(self, queries: Mapping[str, tuple[AnyFunction, Mapping[str, object]]], /) -> SyncStream[dict[str, Any]]:
+        """`for view in client.watch({"name": (function, arguments), …})`; see `Watch`."""
+        return SyncStream(self._wait, self._wait(self._made(self._client.watch, queries)))
 
     def paginated(
-        self, path: str, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
+        self, function: AnyFunction, arguments: Mapping[str, object] | None = None, /, *, initial_items: int
     ) -> SyncPaginatedQuery:
         """A list that grows by `load_more`; see `PaginatedQuery`."""
+        made = self._made(self._client.paginated, function, arguments, initial_items=initial_items)
+        return SyncPaginatedQuery(self._wait, self._wait(made))
 
-        async def paginated() -> PaginatedQuery:
-            return self._client.paginated(path, arguments, initial_items=initial_items)
-
-        return SyncPaginatedQuery(self._wait, self._wait(paginated()))
+    async def _made(self, make: Callable[..., T], /, *args: Any, **arguments: Any) -> T:
+        """On the client's thread."""
+        return make(*args, **arguments)
 
     async def _finish(self) -> None:
         """Leaves no call of another thread without an answer."""

@@ -22,9 +22,9 @@ import itertools
 import shutil
 import tempfile
 import threading
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -33,7 +33,7 @@ from evolute.clock import NS_PER_S, ManualClock, random_bytes
 from evolute.database.database import Database
 from evolute.database.pending_view import PendingView
 from evolute.database.transaction import Transaction
-from evolute.errors import BadRequest, ConvexError, DefinitionError, EvoluteError
+from evolute.errors import BadRequest, ConvexError, EvoluteError
 from evolute.execution.action_runner import ActionRunner
 from evolute.execution.arguments import encode_arguments
 from evolute.execution.blocking_runner import BlockingRunner
@@ -44,9 +44,9 @@ from evolute.execution.runner import Runner
 from evolute.execution.snapshot_names import SnapshotNames
 from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
-from evolute.registry.cron_loader import read_registrations
 from evolute.registry.crons import Crons
-from evolute.registry.definition import Function, FunctionDefinition, define
+from evolute.registry.definition import Function
+from evolute.registry.given_functions import registry_of
 from evolute.registry.job_options import Pool
 from evolute.registry.loader import Deployment, load, read_folder
 from evolute.registry.registry import Registry, RegistryReport
@@ -57,7 +57,7 @@ from evolute.system import deployments, tables
 from evolute.system.check import faults
 from evolute.values import wire_codec
 from evolute.values.cron_schedule import load_libraries
-from evolute.values.schema import Schema, define_schema
+from evolute.values.schema import Schema
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +65,7 @@ T = TypeVar("T")
 
 # After a mutation the clock goes on by this much, so that documents are ordered by the mutations that made them.
 TICK_NS = 10_000
+TEST_ISSUER = "https://evolute.test"
 
 
 class FunctionFailed(EvoluteError):
@@ -207,6 +208,7 @@ class LocalBackend:
         self.limits = limits or Limits()
         self.clock = ManualClock()
         self._check = check
+        self._identity: bytes | None = None
         load_libraries()
         self._registry = _registry(functions, schema, crons, self.limits)
         self._registry.pools = {**self._registry.pools, **(pools or {})}
@@ -245,6 +247,20 @@ class LocalBackend:
     def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the action to its end. Raises as `query` does."""
         return self._call("action", function, args, kwargs)
+
+    @contextmanager
+    def acting_as(self, subject: str, **claims: object) -> Iterator[None]:
+        """Calls in the block are made by this user: what `ctx.auth.get_user_identity()` gives has these claims.
+
+        The `issuer` is made up unless it is given, and `tokenIdentifier` is put together from both.
+        """
+        issuer = claims.get("issuer", TEST_ISSUER)
+        identity = {"issuer": issuer, "subject": subject, "tokenIdentifier": f"{issuer}|{subject}", **claims}
+        before, self._identity = self._identity, wire_codec.encode(identity)
+        try:
+            yield
+        finally:
+            self._identity = before
 
     def advance(self, *, seconds: float = 0, milliseconds: float = 0) -> None:
         """Moves the clock forward and runs what falls due on the way, each job at its own time, in order."""
@@ -286,7 +302,7 @@ class LocalBackend:
             arguments = encode_arguments(definition, args, named, self._names, self.limits)
         except BadRequest as error:
             raise FunctionFailed(str(error), ()) from None
-        call = Call(definition.path, arguments, kind=kind, public_only=False)
+        call = Call(definition.path, arguments, kind=kind, public_only=False, identity=self._identity)
         enter = {"query": self.executor.query, "mutation": self.executor.mutate, "action": self.executor.act}[kind]
         outcome: Outcome = self._wait(enter(call))
         if outcome.error is None:
@@ -371,22 +387,4 @@ def _registry(
         raise ValueError("give LocalBackend one functions folder, or function objects, a schema and crons")
     if folders:
         return load(read_folder(folders[0], limits), limits, keep_imported=True)
-    registry = _registry_of(objects, schema or define_schema())
-    faults: list[str] = []
-    registry.crons = read_registrations(crons or Crons(), registry, {}, faults)
-    if faults:
-        raise DefinitionError("\n".join(faults))
-    return registry
-
-
-def _registry_of(functions: list[Function[..., Any]], schema: Schema) -> Registry:
-    """Objects are called by the last part of their module's name: `tests.test_chat` gives `test_chat:send`."""
-    definitions: dict[str, FunctionDefinition] = {}
-    for function in functions:
-        path = f"{function.module.rpartition('.')[2]}:{function.name}"
-        if path in definitions:
-            raise ValueError(f"two functions are called {path}")
-        definitions[path] = define(function, path, schema)
-    parts = zip(*(function.module.split(".") for function in functions), strict=False)
-    package = ".".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, parts))
-    return Registry("local", package, definitions, schema)
+    return registry_of(objects, schema, crons)

@@ -123,7 +123,7 @@ def test_another_users_identity(server: ServerThread, issuer: OidcIssuer) -> Non
 
 
 def test_functions_and_tables_that_are_nobodys_but_the_servers(server: ServerThread, issuer: OidcIssuer) -> None:
-    """Internal and missing functions look the same to a user as to anybody (trap 51)."""
+    """Internal and missing functions look the same to all users (trap 51); /api/function is an admin's (trap 45)."""
     for header in (None, f"Bearer {issuer.token()}"):
         texts = {}
         for path in ("notes:secret", "notes:missing"):
@@ -153,7 +153,7 @@ def test_a_full_key_may_all_that_the_first_one_may(server: ServerThread, issuer:
     acting = base64.b64encode(json.dumps(grace).encode()).decode()
     assert value(call(server, "query", "notes:secret", f"Convex {key}:{acting}")) == "grace-2"
     assert value(call(server, "mutation", "notes:nested", f"Convex {key}:{acting}")) == ["grace-2"] * 3
-    for spelling in ("impersonating", "acting_as"):
+    for spelling in ("impersonating", "acting_as"):  # trap 29
         with session(server) as client:
             client.authenticate(tokenType="Admin", value=key, **{spelling: grace})
             client.value(client.add("notes:secret"), "grace-2")

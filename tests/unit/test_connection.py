@@ -22,7 +22,7 @@ from evolute.clock import ManualClock
 from evolute.database.database import Database
 from evolute.database.snapshot import Snapshot
 from evolute.database.transaction import Transaction
-from evolute.errors import FunctionCrashed, NoAuthProvider, Overloaded, StorageFull
+from evolute.errors import FunctionCrashed, IssuerUnavailable, NoAuthProvider, Overloaded, StorageFull
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.outcome_frame import unanswerable
@@ -45,6 +45,7 @@ from evolute.protocol.messages import (
     ActionResponse,
     AddQuery,
     Authenticate,
+    AuthError,
     ClientMessage,
     Connect,
     FatalError,
@@ -60,6 +61,7 @@ from evolute.protocol.messages import (
     Success,
     Token,
     Transition,
+    UserToken,
 )
 from evolute.registry.registry import RegistryReport
 from evolute.sync.connection import Connection, Host, SocketGone
@@ -253,6 +255,10 @@ class World:
         await asyncio.wait_for(asyncio.shield(task), WAIT_S_MAX)
 
 
+async def looked_up(found: asyncio.Future[Identity]) -> Identity:
+    return await found
+
+
 def identity_of(token: Token) -> Identity:
     if isinstance(token, NoToken):
         return ANONYMOUS
@@ -399,6 +405,54 @@ def test_a_token_and_the_queries_behind_it_make_one_transition() -> None:
             client.say(adds("m:list"))
             await client.wait_for(lambda: len(client.messages) == 1)
             assert client.of_type(Transition)[0].end[:2] == (1, 1)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("found", "closed"),
+    [
+        (ANONYMOUS, None),
+        (NoAuthProvider("Whose is it?"), (None, "")),
+        (IssuerUnavailable("It does not answer."), (1013, "AuthIssuerUnavailable")),
+        (KeyError("a fault of ours"), (1011, "InternalServerError")),
+    ],
+    ids=lambda found: type(found).__name__,
+)
+def test_what_comes_behind_a_token_is_read_when_it_is_known_whose_it_is(
+    found: Identity | Exception, closed: tuple[int | None, str] | None
+) -> None:
+    async def test() -> None:
+        async with world() as made:
+            issuer: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+            made.host = replace(made.host, identity_of=lambda token: looked_up(issuer))
+            client = made.connect(CONNECT, Authenticate(0, UserToken("a.b.c")), adds("m:list"), add(0, "x"))
+            await turns(20)
+            assert not client.messages
+            if isinstance(found, Exception):
+                issuer.set_exception(found)
+            else:
+                issuer.set_result(found)
+            if closed is None:
+                await client.wait_for(lambda: client.view() == {0: ["x"]})
+                return
+            await made.ended(client)
+            assert client.closed == closed
+            assert [type(message) for message in client.messages] == [AuthError] * (closed[0] is None)
+
+    run(test)
+
+
+def test_a_client_that_goes_while_its_token_is_looked_at() -> None:
+    async def test() -> None:
+        async with world() as made:
+            issuer: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+            made.host = replace(made.host, identity_of=lambda token: looked_up(issuer))
+            client = made.connect(CONNECT, Authenticate(0, UserToken("a.b.c")), add(0, "x"))
+            await turns(5)
+            client.hang_up()
+            issuer.set_result(ANONYMOUS)
+            await made.ended(client)
 
     run(test)
 

@@ -29,7 +29,8 @@ def ring_of(backend: LocalBackend, limits: Limits | None = None) -> KeyRing:
 
 
 def secret_of(key: str) -> str:
-    assert re.fullmatch(r"evolute\|[0-9a-f]{64}", key), "no ':' after the '|', or nobody could act as a user with it"
+    """With no ':' after the '|', or nobody could act as a user with it (trap 44)."""
+    assert re.fullmatch(r"evolute\|[0-9a-f]{64}", key)
     return key.partition("|")[2]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolute.database.commit_batch import Arrival
-from evolute.database.pending_view import PendingView
+from evolute.database.pending_view import NOTHING_SHOWN, PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
@@ -46,7 +46,7 @@ def test_a_snapshot_with_a_view_is_the_store_as_it_will_be(
     for puts in commits:
         expected |= {key: value for key, value in puts.items() if value is not None}
         expected = {key: value for key, value in expected.items() if puts.get(key, value) is not None}
-    view = PendingView(7, tuple(enumerate(commits, 101)))
+    view = PendingView(7, 100 + durable, tuple(enumerate(commits, 101)))
     with Snapshot(engine.reader(), PendingView(*view.to_wire())) as snapshot:
         assert snapshot.begin_ts == 100 + len(commits)
         for key in {*stored, *(key for puts in commits for key in puts), start, end}:
@@ -56,14 +56,38 @@ def test_a_snapshot_with_a_view_is_the_store_as_it_will_be(
         assert list(snapshot.scan(start, end, reverse=True)) == rows[::-1]
 
 
+@given(st.lists(st.tuples(st.lists(PUTS, max_size=3), st.integers(0, 3), st.booleans()), max_size=6))
+def test_what_is_shown_in_parts_is_what_is_pending(
+    steps: list[tuple[list[dict[bytes, bytes | None]], int, bool]],
+) -> None:
+    """Between two looks commits are begun, others become durable, a batch may be withdrawn. Whoever is shown what is
+    new to him knows all that is pending, and no more than that."""
+    shown, withdrawals, durable_ts = NOTHING_SHOWN, 0, 0
+    commits: list[tuple[int, dict[bytes, bytes | None]]] = []
+    last_ts = 0
+    for new, durable, withdrawn in steps:
+        for puts in new:
+            last_ts += 1
+            commits.append((last_ts, puts))
+        done, commits = commits[:durable], commits[durable:]
+        durable_ts = done[-1][0] if done else durable_ts
+        if withdrawn:
+            withdrawals, commits = withdrawals + 1, commits[1:]
+        view = PendingView(withdrawals, durable_ts, tuple(commits))
+        part = view.since(shown.mark)
+        assert withdrawn or all(ts > shown.mark.ts for ts, _ in part.commits), "nothing is shown twice"
+        shown = shown.joined(PendingView(*part.to_wire()))
+        assert shown == view
+
+
 def test_a_snapshot_says_whether_it_has_something_of_the_view() -> None:
     engine = ModelEngine()
     engine.write({b"a": b"1", LAST_TS: encode_number(100)})
     for view, seen, begin_ts in (
         (None, None, 100),
-        (PendingView(3, ()), None, 100),
-        (PendingView(3, ((100, {b"a": b"0"}),)), None, 100),
-        (PendingView(3, ((100, {b"a": b"0"}), (101, {b"a": b"2"}))), 3, 101),
+        (PendingView(3, 100), None, 100),
+        (PendingView(3, 99, ((100, {b"a": b"0"}),)), None, 100),
+        (PendingView(3, 99, ((100, {b"a": b"0"}), (101, {b"a": b"2"}))), 3, 101),
     ):
         with Snapshot(engine.reader(), view) as snapshot:
             assert (snapshot.seen, snapshot.begin_ts) == (seen, begin_ts)
@@ -103,12 +127,12 @@ def test_the_view_is_what_is_being_written_and_what_forms(tmp_path: Path) -> Non
 
     async def main() -> None:
         async with opened(tmp_path) as db:
-            assert db.committer.pending_view() == PendingView(0, ())
+            assert db.committer.pending_view() == PendingView(0, 0)
             db.disk.gate.clear()
             (first,) = await begun(db.put(b"a"))
             await db.disk.wait_write()
             (second,) = await begun(db.put(b"b", read=[b"z"]))
-            assert db.committer.pending_view() == PendingView(0, ((1000, {b"a": b"a"}), (1001, {b"b": b"b"})))
+            assert db.committer.pending_view() == PendingView(0, 0, ((1000, {b"a": b"a"}), (1001, {b"b": b"b"})))
             with pytest.raises(Conflict):
                 await db.put(b"c", read=[b"a"])
             validated: list[bytes] = []
@@ -118,7 +142,7 @@ def test_the_view_is_what_is_being_written_and_what_forms(tmp_path: Path) -> Non
             db.disk.gate.set()
             assert [await task for task in (first, second, third)] == [1000, 1001, 1002]
             assert db.disk.batches == [[b"a"], [b"b", b"c"]]
-            assert db.committer.pending_view() == PendingView(0, ())
+            assert db.committer.pending_view() == PendingView(0, 1002)
 
     asyncio.run(main())
 
@@ -135,7 +159,7 @@ def test_more_than_a_view_may_hold_is_not_shown(tmp_path: Path) -> None:
             assert db.committer.pending_view() is None
             db.disk.gate.set()
             await asyncio.gather(*first, *second, *third)
-            assert db.committer.pending_view() == PendingView(0, ())
+            assert db.committer.pending_view() == PendingView(0, 1002)
 
     asyncio.run(main())
 

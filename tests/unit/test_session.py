@@ -146,6 +146,7 @@ class World:
         self.committed_ts: int | None = None
         self.unsent_transition = False
         self.burst = False
+        self.verifying = False
         self.next_query_id = 0
         self.next_request_id = 0
         self.live_ids: list[int] = []
@@ -154,13 +155,16 @@ class World:
     # --- What may happen ---
 
     def step(self) -> None:
-        steps = [self.modify, self.modify, self.mutate, self.other_commit, self.turn, self.turn, self.authenticate]
+        steps = [self.other_commit, self.turn, self.turn]
+        said = [self.modify, self.modify, self.mutate, self.authenticate]
+        # Nothing is received while a token is looked at.
+        steps += [self.verified] * 2 if self.verifying else said
         steps += [self.commit, self.answer, self.finish, self.take] * 2
         self.random.choice(steps)()
 
     def settle(self) -> None:
         for _ in range(300):
-            for step in (self.end_burst, self.turn, self.finish, self.take, self.commit, self.answer):
+            for step in (self.verified, self.end_burst, self.turn, self.finish, self.take, self.commit, self.answer):
                 step()
 
     def say(self, message: Connect | ModifyQuerySet | Mutation | Authenticate) -> None:
@@ -184,6 +188,12 @@ class World:
     def authenticate(self) -> None:
         self.client.identity += 1
         self.say(Authenticate(self.client.identity - 1, NoToken()))
+
+    def verified(self) -> None:
+        """It is known whose the token is: at once, or when its issuer's keys have come."""
+        if self.verifying:
+            self.verifying = False
+            self.perform(self.session.authenticated(ANONYMOUS))
 
     def mutate(self) -> None:
         self.next_request_id += 1
@@ -250,7 +260,9 @@ class World:
                     assert not self.unsent_transition
                     self.computing = effect
                 case Verify():
-                    self.perform(self.session.authenticated(ANONYMOUS))
+                    self.verifying = True
+                    if self.random.random() < 0.5:
+                        self.verified()
                 case AwaitBurst():
                     self.burst = True
                 case other:

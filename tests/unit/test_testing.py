@@ -216,6 +216,28 @@ def test_a_cancelled_job_never_runs() -> None:
         assert backend.query(states) == ["canceled"]
 
 
+@query
+def caller(ctx: QueryCtx) -> Any:
+    return ctx.auth.get_user_identity()
+
+
+@mutation
+def caller_of_a_job(ctx: MutationCtx) -> Any:
+    ctx.scheduler.run_after(0, tick, label=str(ctx.auth.get_user_identity() is not None))
+    return ctx.run_query(caller)
+
+
+def test_calls_are_made_by_a_user() -> None:
+    with LocalBackend(*FUNCTIONS, caller, caller_of_a_job, schema=schema) as backend:
+        with backend.acting_as("ada", name="Ada"):
+            ada = {"issuer": "https://evolute.test", "subject": "ada", "tokenIdentifier": "https://evolute.test|ada"}
+            assert backend.query(caller) == backend.mutation(caller_of_a_job) == {**ada, "name": "Ada"}
+            with backend.acting_as("eve", issuer="https://i", tokenIdentifier="eve"):
+                assert backend.query(caller) == {"issuer": "https://i", "subject": "eve", "tokenIdentifier": "eve"}
+            assert backend.query(caller)["subject"] == "ada"
+        assert backend.query(caller) is None
+
+
 def test_errors_reach_the_test() -> None:
     with LocalBackend(*FUNCTIONS, schema=schema) as backend:
         with pytest.raises(ConvexError) as convex_error:

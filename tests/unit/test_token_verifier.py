@@ -10,16 +10,20 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import jwt
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.responses import Response
 
 from evolute.auth.fetch import HttpFetcher
+from evolute.auth.token import brief
 from evolute.auth.token_verifier import TokenVerifier, VerifiedUser
 from evolute.clock import NS_PER_MS, NS_PER_S, ManualClock
 from evolute.errors import InvalidAuthHeader, IssuerUnavailable, NoAuthProvider, Unauthorized
 from evolute.limits import Limits
 from evolute.registry.auth_providers import ALGORITHMS, AuthProvider, CustomJwtProvider, OidcProvider
-from tests.oidc_issuer import AUDIENCE, DISCOVERY, JWKS, LIFETIME_S, OidcIssuer, running_issuer, signing_input
+from tests.oidc_issuer import AUDIENCE, DISCOVERY, JWKS, LIFETIME_S, OidcIssuer, forged, running_issuer, signing_input
 
 START_S = 1_700_000_000
 LIMITS = Limits()
@@ -339,18 +343,73 @@ def test_what_is_no_token(issuer: OidcIssuer, token: str, text: str) -> None:
 
 def test_claims_that_are_deep_or_many_are_no_trouble(issuer: OidcIssuer) -> None:
     deep: Any = 1
+    deep_list: Any = []
     for _ in range(900):
-        deep = {"a": deep}
+        deep, deep_list = {"a": deep}, [deep_list]
+    deeper: Any = deep_list
+    for _ in range(2000):
+        deeper = [deeper]
+    assert brief(deeper) == "what is too deep to be shown"
 
     async def test() -> None:
-        verifying = Verifying(custom(issuer))
-        assert (await verifying.attributes(issuer.token(b=deep)))[
-            "subject"
-        ] == "ada"  # the name is too long for a field
+        verifying, of_oidc = Verifying(custom(issuer)), Verifying(oidc(issuer))
+        # Its name would be too long for a field.
+        assert (await verifying.attributes(issuer.token(b=deep)))["subject"] == "ada"
+        for name in ("b", "email_verified", "address", "updated_at"):
+            await of_oidc.user(issuer.token({name: deep_list}))
+        for name, code in (("aud", "NoAuthProvider"), ("iss", "InvalidAuthHeader"), ("exp", "Unauthenticated")):
+            token = forged({"alg": "RS256", "typ": "JWT"}, issuer.claims({name: deep_list}), b"x")
+            assert (await of_oidc.refusal(token)).code == code
+        for name in ("typ", "alg", "kid"):
+            header = {"alg": "RS256", "typ": "JWT", name: deep_list}
+            assert isinstance(await verifying.refusal(issuer.forged(header, b"x")), InvalidAuthHeader)
         many = issuer.token({f"c{number}": number for number in range(2000)})
         assert "no value" in str(await verifying.refusal(many))
 
     run(test)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+CLAIMS = st.sampled_from(["iss", "sub", "aud", "exp", "nbf", "iat", "name", "email_verified", "address", "updated_at"])
+HEADERS = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(CLAIMS | st.text(max_size=10), JSON, max_size=5), st.dictionaries(HEADERS, JSON, max_size=2))
+def test_whatever_a_token_says_it_is_a_user_or_refused(
+    issuer: OidcIssuer, changes: dict[str, Any], headers: dict[str, Any]
+) -> None:
+    """Signed by the issuer's own key, so that nothing saves the server from reading it."""
+    header = {"alg": "EdDSA", "typ": "JWT", "kid": issuer.key("EdDSA").kid, **headers}
+    claims = {**issuer.claims({}), **changes}
+    signature = jwt.get_algorithm_by_name("EdDSA").sign(signing_input(header, claims), issuer.key("EdDSA").private)
+    verifying = Verifying(data_provider(issuer))
+    try:
+        found = verifying.verifier.verify(forged(header, claims, signature))
+    except Unauthorized:
+        return
+    except IssuerUnavailable:
+        raise AssertionError("its keys are given") from None
+    assert isinstance(found, VerifiedUser)
+    identity = json.loads(found.attributes)
+    assert (identity["issuer"], identity["subject"]) == (claims["iss"], claims["sub"])
+    assert identity["tokenIdentifier"] == f"{claims['iss']}|{claims['sub']}"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=200) | st.lists(st.text("ey.JhbGciOi-_=Z", max_size=30), max_size=4).map(".".join))
+def test_whatever_is_sent_as_a_token_is_refused(issuer: OidcIssuer, text: str) -> None:
+    with pytest.raises(Unauthorized):
+        Verifying(data_provider(issuer)).verifier.verify(text)
+
+
+def data_provider(issuer: OidcIssuer) -> CustomJwtProvider:
+    encoded = base64.b64encode(json.dumps(issuer.key_set).encode()).decode()
+    return CustomJwtProvider(issuer.url, f"data:application/json;base64,{encoded}", "EdDSA")
 
 
 def test_who_is_configured_is_told_in_development_only(issuer: OidcIssuer) -> None:
@@ -435,8 +494,9 @@ def test_an_issuer_that_is_down_costs_only_those_who_need_it(issuer: OidcIssuer)
             await settled()
         assert issuer.fetches[DISCOVERY] == 2, "it is asked again only after a while"
         verifying.advance(LIMITS.issuer_refetch_ms_min)
-        with pytest.raises(IssuerUnavailable, match=f"{DISCOVERY} answered 503"):
-            await verifying.user(issuer.token({"exp": START_S + 10**6}, header={"kid": "new"}))
+        for _ in range(2):  # the second time at once
+            with pytest.raises(IssuerUnavailable, match=f"{DISCOVERY} answered 503"):
+                await verifying.user(issuer.token({"exp": START_S + 10**6}, header={"kid": "new"}))
         verifying.advance(LIMITS.issuer_keys_age_ms_max)
         with pytest.raises(IssuerUnavailable, match="answered 503"):
             await verifying.user(long_lived)

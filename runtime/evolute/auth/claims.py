@@ -79,17 +79,21 @@ def end_of(claims: Claims, now_ns: int, limits: Limits) -> int:
     return expires_ns + leeway_ns
 
 
-def attributes_of(claims: Claims, provider: AuthProvider) -> bytes:
-    """The identity as canonical JSON. Raises Unauthorized if the token names nobody."""
-    issuer, subject = claims["iss"], claims.get("sub")
+def check_subject(claims: Claims, provider: AuthProvider) -> None:
+    """Raises Unauthorized if the token names nobody, or is not for this application alone."""
+    subject = claims.get("sub")
     if not isinstance(subject, str) or not subject:
         raise Unauthorized("Could not verify token claim. It names no subject (sub).")
-    is_oidc = isinstance(provider, OidcProvider)
-    if is_oidc and len(_audiences(claims.get("aud"))) > 1:
+    if isinstance(provider, OidcProvider) and len(_audiences(claims.get("aud"))) > 1:
         raise Unauthorized(
             "Could not verify OIDC token claim. It is for several audiences (aud), and an OidcProvider takes tokens "
             "that are for its application alone."
         )
+
+
+def attributes_of(claims: Claims, provider: AuthProvider) -> bytes:
+    """The identity as canonical JSON, of claims that passed all checks. Raises Unauthorized if they are too many."""
+    issuer, subject, is_oidc = claims["iss"], claims["sub"], isinstance(provider, OidcProvider)
     passed_over = _IDENTIFYING | _OF_ONE_TOKEN | (_OF_OIDC | _STANDARD if is_oidc else frozenset())
     attributes = dict(_custom(claims, passed_over))
     if is_oidc:
@@ -109,8 +113,6 @@ def _audiences(audience: object) -> list[str]:
 
 
 def _declared(providers: Sequence[AuthProvider]) -> str:
-    if not providers:
-        return f"there is no provider: declare one in {AUTH_FILE}."
     shown = [
         provider.issuer + ("" if provider.application_id is None else f" for {provider.application_id!r}")
         for provider in providers
@@ -140,8 +142,10 @@ def _standard(claims: Claims) -> Iterator[tuple[str, object]]:
         if isinstance(claims.get(claim), str):
             yield attribute, claims[claim]
     for claim, attribute in _TRUTHS.items():
-        truth = {"true": True, "false": False}.get(str(claims.get(claim)).lower())  # some issuers spell it as a text
-        if truth is not None:
+        truth = claims.get(claim)
+        if isinstance(truth, str):  # as some issuers spell it
+            truth = {"true": True, "false": False}.get(truth.lower())
+        if isinstance(truth, bool):
             yield attribute, truth
     address = claims.get("address")
     if isinstance(address, dict):

@@ -85,18 +85,20 @@ class FetchedKeys:
 
     def find(self, key_id: str | None, algorithm: str) -> VerificationKey | Awaitable[VerificationKey]:
         keys = self._known()
-        if keys is None:
-            if not self._may_fetch():
-                raise self._unavailable()
-            return self._find_after_fetch(key_id, algorithm)
-        if keys.matching(key_id, algorithm) or not self._may_fetch():
+        if keys is not None and keys.matching(key_id, algorithm):
             if self._age_ms(self._keys_ns) >= self._limits.issuer_keys_fresh_ms and self._may_fetch():
                 self._begin_fetch()
             return _one_of(keys, self._issuer, key_id, algorithm)
-        return self._find_after_fetch(key_id, algorithm)
+        if self._may_fetch():
+            return self._find_after_fetch(key_id, algorithm)
+        return self._found(key_id, algorithm)
 
     async def _find_after_fetch(self, key_id: str | None, algorithm: str) -> VerificationKey:
         await asyncio.shield(self._begin_fetch())
+        return self._found(key_id, algorithm)
+
+    def _found(self, key_id: str | None, algorithm: str) -> VerificationKey:
+        """By what is known. That a key is unknown says nothing if its issuer did not answer when it was last asked."""
         keys = self._known()
         if keys is None or (self._failure is not None and not keys.matching(key_id, algorithm)):
             raise self._unavailable()

@@ -51,7 +51,10 @@ def parse(token: str, limits: Limits) -> UnverifiedToken:
 
 def brief(tree: object) -> str:
     """The beginning of what a token says, for messages."""
-    text = repr(tree)
+    try:
+        text = repr(tree)
+    except RecursionError:
+        return "what is too deep to be shown"
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "…"
 
 

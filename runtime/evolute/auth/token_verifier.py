@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from evolute.auth.claims import attributes_of, end_of, provider_of
+from evolute.auth.claims import attributes_of, check_subject, end_of, provider_of
 from evolute.auth.fetch import Fetch
 from evolute.auth.issuer_keys import IssuerKeys, keys_of
 from evolute.auth.key_set import VerificationKey
@@ -56,19 +56,17 @@ class TokenVerifier:
                 f"Could not verify the token's signature. Its algorithm (alg) is {brief(unverified.algorithm)}, and "
                 f"tokens of {provider.issuer} are signed with {' or '.join(provider.algorithms)}."
             )
-        user = VerifiedUser(
-            attributes_of(unverified.claims, provider),
-            end_of(unverified.claims, self._clock.now_ns(), self._limits),
-        )
+        check_subject(unverified.claims, provider)
+        expires_ns = end_of(unverified.claims, self._clock.now_ns(), self._limits)
         key = self._keys_of(provider, providers).find(unverified.key_id, unverified.algorithm)
         if isinstance(key, VerificationKey):
-            return _signed(unverified, key, user)
-        return self._wait_signed(unverified, key, user)
+            return _user_of(unverified, key, provider, expires_ns)
+        return self._wait_user_of(unverified, key, provider, expires_ns)
 
-    async def _wait_signed(
-        self, token: UnverifiedToken, key: Awaitable[VerificationKey], user: VerifiedUser
+    async def _wait_user_of(
+        self, token: UnverifiedToken, key: Awaitable[VerificationKey], provider: AuthProvider, expires_ns: int
     ) -> VerifiedUser:
-        return _signed(token, await key, user)
+        return _user_of(token, await key, provider, expires_ns)
 
     def _keys_of(self, provider: AuthProvider, providers: Providers) -> IssuerKeys:
         """Those of providers that are declared no longer are forgotten."""
@@ -78,8 +76,8 @@ class TokenVerifier:
         return self._keys[provider]
 
 
-def _signed(token: UnverifiedToken, key: VerificationKey, user: VerifiedUser) -> VerifiedUser:
-    """`user`, if the key has signed what says so. Raises Unauthorized."""
+def _user_of(token: UnverifiedToken, key: VerificationKey, provider: AuthProvider, expires_ns: int) -> VerifiedUser:
+    """The user that the token names, if the key has signed it. Raises Unauthorized."""
     if not key.has_signed(token.signed, token.signature):
         raise Unauthorized("Could not verify the token's signature. It is not that of the key that the token names.")
-    return user
+    return VerifiedUser(attributes_of(token.claims, provider), expires_ns)

@@ -177,7 +177,8 @@ class Committer:
         if not self.has_view:
             return None
         arrivals = (arrival for batch in self._under_way() for arrival in batch.arrivals)
-        return PendingView(self._withdrawals, tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals))
+        commits = tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals)
+        return PendingView(self._withdrawals, self._log.published_ts, commits)
 
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""

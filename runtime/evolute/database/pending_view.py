@@ -8,6 +8,8 @@ Where many want the same rows, each would lose to the one before it until that o
 once in every sync of the disk. With the view they follow each other as fast as they run. Nothing of it is told to
 anybody before it is durable: the commit of such a transaction comes after those it has seen, and if one of these is
 refused by the disk, `withdrawals` no longer agrees and the transaction is run again.
+
+A worker is shown each commit once, with the first request that needs it, and remembers it until it is durable.
 """
 
 from __future__ import annotations
@@ -19,18 +21,44 @@ Puts: TypeAlias = Mapping[bytes, bytes | None]
 """What a commit changes; None deletes."""
 
 
+class Mark(NamedTuple):
+    """How far somebody has been shown what is pending."""
+
+    withdrawals: int
+    ts: int
+
+
 class PendingView(NamedTuple):
     """The pending commits of one moment, in the order of their timestamps: `commits` has (commit_ts, puts) of each.
 
-    `withdrawals` counts the batches that the disk had refused by then.
+    Everything up to `durable_ts` is in the store. `withdrawals` counts the batches that the disk had refused by then.
     """
 
     withdrawals: int
-    commits: tuple[tuple[int, Puts], ...]
+    durable_ts: int
+    commits: tuple[tuple[int, Puts], ...] = ()
 
-    def to_wire(self) -> tuple[int, tuple[tuple[int, dict[bytes, bytes | None]], ...]]:
-        """Plain data that `marshal` takes."""
-        return self.withdrawals, tuple((commit_ts, dict(puts)) for commit_ts, puts in self.commits)
+    def to_wire(self) -> tuple[int, int, tuple[tuple[int, Puts], ...]]:
+        """Plain data that `marshal` takes, as long as the puts are dicts."""
+        return self.withdrawals, self.durable_ts, self.commits
+
+    @property
+    def mark(self) -> Mark:
+        """Of who has been shown all of it."""
+        return Mark(self.withdrawals, self.commits[-1][0] if self.commits else self.durable_ts)
+
+    def since(self, mark: Mark) -> PendingView:
+        """The part that somebody with this mark has not been shown."""
+        if mark.withdrawals != self.withdrawals:
+            return self
+        return self._replace(commits=tuple(commit for commit in self.commits if commit[0] > mark.ts))
+
+    def joined(self, part: PendingView) -> PendingView:
+        """This one, shown before, and what was shown `since`: without what is durable by now, or withdrawn."""
+        if part.withdrawals != self.withdrawals:
+            return part
+        kept = tuple(commit for commit in self.commits if commit[0] > part.durable_ts)
+        return part._replace(commits=kept + part.commits)
 
     def after(self, ts: int) -> tuple[int, dict[bytes, bytes | None]]:
         """What is later than `ts`: the last timestamp, or `ts` if there is nothing, and all puts as one."""
@@ -40,3 +68,6 @@ class PendingView(NamedTuple):
                 merged.update(puts)
                 ts = commit_ts
         return ts, merged
+
+
+NOTHING_SHOWN = PendingView(0, 0)

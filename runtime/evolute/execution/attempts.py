@@ -22,6 +22,7 @@ from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
 from evolute.errors import Conflict, Contended, OutOfRetention, Withdrawn
 from evolute.execution.contention import ContentionLines, Turn
+from evolute.execution.crowd import Crowd
 from evolute.limits import Limits
 
 T = TypeVar("T")
@@ -52,39 +53,39 @@ class Attempted(NamedTuple, Generic[T]):
 
 
 class Attempts:
-    """Runs transactions of one database, for one executor."""
+    """Runs transactions of one database, for one executor. `width` is how many can be run at a time."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    def __init__(self, database: Database, limits: Limits, width: int) -> None:
         self._database = database
         self._limits = limits
         self._lines = ContentionLines()
+        self._crowd = Crowd(width)
         self.conflicts = 0
         self.serial_runs = 0
 
     @property
     def in_line(self) -> int:
-        """How many wait for their turn on a contended key."""
-        return self._lines.waiting
+        """How many wait for their turn on a contended key, or to run a function whose runs get in each other's way."""
+        return self._lines.waiting + self._crowd.waiting
 
     async def until_committed(
         self,
         attempt: Callable[[Mode], Awaitable[Attempted[T]]],
         on_commit: OnCommit | None,
         *,
-        sees_pending: bool = False,
+        path: str | None = None,
     ) -> tuple[T, int]:
         """Makes attempts until the commit of one stands. Returns its value and timestamp.
 
-        `on_commit(commit_ts)` is called in the turn of the event loop that publishes it. `sees_pending`: an attempt can
-        be `fresh`. Raises Contended if a serial run does not end within `serial_ms_max`.
+        `on_commit(commit_ts)` is called in the turn of the event loop that publishes it. `path` is the function's of a
+        mutation, whose attempts can be `fresh`. Raises Contended if a serial run does not end within `serial_ms_max`.
         """
         turn: Turn | None = None
         lost_at = b""
         try:
             for _ in range(self._limits.attempts_before_serial):
                 try:
-                    run = await attempt(Mode(fresh=turn is not None and sees_pending))
-                    return run.value, await self._commit(run, on_commit, on_validated=turn.leave if turn else None)
+                    return await self._attempt(attempt, on_commit, path, turn)
                 except (OutOfRetention, Withdrawn):
                     # It began before the oldest commit that the log remembers: too slow once, not wrong. Or it was
                     # founded on one that the disk has refused.
@@ -96,7 +97,7 @@ class Attempts:
                         turn.leave()
                     turn = await self._lines.take_turn(conflict.key)
                     committer = self._database.committer
-                    if not (sees_pending and committer.has_view):
+                    if path is None or not committer.has_view:
                         await self._database.log.wait_published(committer.last_pending_ts)
         finally:
             if turn is not None:
@@ -110,6 +111,34 @@ class Attempts:
             except TimeoutError:
                 raise Contended(self._contended_text(lost_at)) from None
             return run.value, await self._commit(run, on_commit, serial=True)
+
+    async def _attempt(
+        self,
+        attempt: Callable[[Mode], Awaitable[Attempted[T]]],
+        on_commit: OnCommit | None,
+        path: str | None,
+        turn: Turn | None,
+    ) -> tuple[T, int]:
+        """One attempt. Its place and its turn are free for the next as soon as it has been validated."""
+        if path is None:
+            run = await attempt(FIRST)
+            return run.value, await self._commit(run, on_commit)
+        place = await self._crowd.enter(path, has_lost=turn is not None)
+
+        def on_validated() -> None:
+            self._crowd.note(path, lost=False)
+            place.leave()
+            if turn is not None:
+                turn.leave()
+
+        try:
+            run = await attempt(Mode(fresh=turn is not None or place.is_narrow))
+            return run.value, await self._commit(run, on_commit, on_validated=on_validated)
+        except Conflict:
+            self._crowd.note(path, lost=True)
+            raise
+        finally:
+            place.leave()
 
     def _contended_text(self, key: bytes) -> str:
         name = self._database.table_of(key)

@@ -92,15 +92,20 @@ class JobChanged(EvoluteError):
 
 
 class Executor:
-    """Lives on the event loop. `query_cache` is the session layer's way to ask for many queries at one timestamp."""
+    """Lives on the event loop. `query_cache` is the session layer's way to ask for many queries at one timestamp.
 
-    def __init__(self, database: Database, runners: Runners, clock: Clock, limits: Limits, call_log: CallLog) -> None:
+    `width` is how many mutations the runners can run at a time.
+    """
+
+    def __init__(
+        self, database: Database, runners: Runners, clock: Clock, limits: Limits, call_log: CallLog, width: int = 8
+    ) -> None:
         self._database = database
         self._runners = runners
         self._clock = clock
         self._limits = limits
         self._call_log = call_log
-        self._attempts = Attempts(database, limits)
+        self._attempts = Attempts(database, limits, width)
         self._admission = Admission()
         self.query_cache = QueryCache(self._begin_queries, database.log, database.subscriptions, clock, limits)
 
@@ -160,7 +165,7 @@ class Executor:
             started_ns = self._clock.now_ns()
 
             attempt = partial(self._attempt_mutation, call)
-            outcome, ts = await self._attempts.until_committed(attempt, on_commit, sees_pending=True)
+            outcome, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
             self._log_call(call, "mutation", started_ns, outcome)
             return outcome

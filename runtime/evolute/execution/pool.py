@@ -30,7 +30,7 @@ from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
 from evolute.execution.pool_statistics import PoolStatistics, statistics_of
 from evolute.execution.process_starter import ProcessStarter
-from evolute.execution.request import Call, FunctionOutcome, RequestKind
+from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.execution.seeds import seeds
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
 from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
@@ -265,8 +265,9 @@ class Pool:
     def submit(self, worker: WorkerProcess, pending: Pending) -> None:
         """To a worker of the active generation, and to no other one."""
         assert self._active is not None
-        deployment, view = self._active.deployment.hash, self._pending_view() if pending.fresh else None
-        worker.submit(next(self._ids), deployment, pending, self._clock.now_ns(), next(self._seeds), view)
+        view = self._pending_view() if pending.fresh else None
+        what = pending.kind, self._active.deployment.hash, pending.calls, self._clock.now_ns(), next(self._seeds)
+        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept), pending)
 
     def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
         able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]

@@ -162,7 +162,8 @@ class FunctionRequest(NamedTuple):
     """Work for one worker: a batch of queries for one snapshot, one mutation, or one action.
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
-    `pending` is what a mutation sees beyond the store, `kept` the number of a snapshot that the worker keeps.
+    `pending` is what a mutation sees beyond the store; on the channel, the part that the worker has not been shown.
+    `kept` is the number of a snapshot that the worker keeps.
     """
 
     id: int

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evolute import garbage_collector
+from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
@@ -145,7 +146,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
-    kept = KeptSnapshots(engine, limits)
+    shown, kept = NOTHING_SHOWN, KeptSnapshots(engine, limits)
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -154,7 +155,11 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
         for frame in channel.recv():
             match frame[0]:
                 case "request":
-                    outcome = _run(runner, engine, FunctionRequest.from_wire(frame[1]), limits, kept)
+                    request = FunctionRequest.from_wire(frame[1])
+                    if request.pending is not None:
+                        shown = shown.joined(request.pending)
+                        request = request._replace(pending=shown)
+                    outcome = _run(runner, engine, request, limits, kept)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return

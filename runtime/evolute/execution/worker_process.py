@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from evolute.database.pending_view import PendingView
+from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
@@ -113,6 +113,7 @@ class WorkerProcess:
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
+        self._shown = NOTHING_SHOWN.mark
         self._callback_tasks: set[asyncio.Task[None]] = set()
         self._nested_actions: dict[asyncio.Task[None], int] = {}
 
@@ -213,28 +214,24 @@ class WorkerProcess:
         if self._channel is None:
             self._on_closed(None)
 
-    def submit(
-        self,
-        request_id: int,
-        deployment: str,
-        pending: Pending,
-        now_ns: int,
-        seed: bytes,
-        view: PendingView | None = None,
-    ) -> None:
+    def submit(self, request: FunctionRequest, pending: Pending) -> None:
         """Sends the request. Its future is resolved here, or given back to the pool if the worker dies."""
         assert self._channel is not None
         assert not self.gone
-        request = FunctionRequest(request_id, pending.kind, deployment, pending.calls, now_ns, seed, view, pending.kept)
+        view = request.pending
+        if view is not None:
+            request = request._replace(pending=view.since(self._shown))
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
         except LimitReached as error:
             pending.future.set_exception(error)
             return
+        if view is not None:
+            self._shown = view.mark
         if not self.pending:
             self._head_since_ns = pending.sent_ns
-        self.pending[request_id] = pending
+        self.pending[request.id] = pending
         self._watch()
 
     def cancel(self, pending: Pending) -> None:

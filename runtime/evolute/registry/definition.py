@@ -84,7 +84,7 @@ class Function(Generic[P, R_co]):
 
 
 class QueryFunction(Function[P, R_co]):
-    kind = "query"
+    kind: Literal["query"] = "query"
 
     def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Runs the plain function in the caller's transaction; validators are skipped. Meant for unit tests."""
@@ -97,7 +97,7 @@ class SchedulableFunction(Function[P, R_co]):
 
 
 class MutationFunction(SchedulableFunction[P, R_co]):
-    kind = "mutation"
+    kind: Literal["mutation"] = "mutation"
 
     def __call__(self, ctx: object, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Runs the plain function in the caller's transaction; validators are skipped. Meant for unit tests."""
@@ -108,7 +108,7 @@ class MutationFunction(SchedulableFunction[P, R_co]):
 class ActionFunction(SchedulableFunction[P, R_co]):
     """What `run_action` takes: an action of either form."""
 
-    kind = "action"
+    kind: Literal["action"] = "action"
 
 
 class AsyncActionFunction(ActionFunction[P, R_co]):

@@ -1,0 +1,103 @@
+"""How many runs of one mutation are under way at a time: all that are wanted, unless they get in each other's way.
+
+    share of its runs that lose    0 ── WIDENS ─────────────── NARROWS ── 1
+                                   wide      stays what it is      narrow: as many runs as there are workers
+
+Where most runs touch the same row, one that was sent ahead of the others has read an old value by the time that it
+ends, and its work is wasted. In a narrow function a run begins only when there is a worker for it, and sees what is
+pending; the others wait, losers first and then in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+NARROWS = 0.15
+WIDENS = 0.02
+WEIGHT = 0.04  # of the latest run in the share
+
+
+class _Function:
+    """One that has had losers lately."""
+
+    def __init__(self) -> None:
+        self.lost_share = 0.0
+        self.is_narrow = False
+        self.running = 0
+        self.losers: deque[asyncio.Future[None]] = deque()
+        self.newcomers: deque[asyncio.Future[None]] = deque()
+
+
+class Place:
+    """The right to run a function once. Leave it as soon as it is known whether the run has lost."""
+
+    def __init__(self, leave: Callable[[], None] | None, *, is_narrow: bool = False) -> None:
+        self._leave = leave
+        self.is_narrow = is_narrow
+
+    def leave(self) -> None:
+        """Leaving twice does nothing."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+
+class Crowd:
+    """For the event loop's thread. `width` is how many runs of a narrow function are under way."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._functions: dict[str, _Function] = {}
+
+    async def enter(self, path: str, *, has_lost: bool) -> Place:
+        function = self._functions.get(path)
+        if function is None or not function.is_narrow:
+            return Place(None)
+        if function.running < self._width:
+            function.running += 1
+            return Place(lambda: self._left(function), is_narrow=True)
+        line = function.losers if has_lost else function.newcomers
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self._left(function)
+            raise
+        return Place(lambda: self._left(function), is_narrow=True)
+
+    def note(self, path: str, *, lost: bool) -> None:
+        """How a run has ended."""
+        function = self._functions.get(path)
+        if function is None:
+            if not lost:
+                return
+            function = self._functions[path] = _Function()
+        function.lost_share += WEIGHT * (lost - function.lost_share)
+        if function.lost_share > NARROWS:
+            function.is_narrow = True
+        elif function.lost_share < WIDENS:
+            function.is_narrow = False
+            del self._functions[path]
+            self._admit(function)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(function.losers) + len(function.newcomers) for function in self._functions.values())
+
+    def _left(self, function: _Function) -> None:
+        function.running -= 1
+        self._admit(function)
+
+    def _admit(self, function: _Function) -> None:
+        while function.running < self._width or not function.is_narrow:
+            line = function.losers or function.newcomers
+            if not line:
+                return
+            waiter = line.popleft()
+            if not waiter.done():
+                function.running += 1
+                waiter.set_result(None)
