@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
+import pytest
+
+from evolute.errors import Overloaded
 from evolute.execution.crowd import NARROWS, WIDENS, Crowd, Place
+from evolute.limits import Limits
 
 PATH = "m:hot"
+LIMITS = Limits(call_queue_length_max=5)
 
 
 async def begun(enters: Coroutine[None, None, Place]) -> asyncio.Task[Place]:
@@ -18,7 +23,7 @@ async def begun(enters: Coroutine[None, None, Place]) -> asyncio.Task[Place]:
 
 def narrowed(width: int) -> Crowd:
     """One in which many runs of PATH have lost."""
-    crowd = Crowd(width)
+    crowd = Crowd(width, LIMITS)
     for _ in range(20):
         crowd.note(PATH, lost=True)
     return crowd
@@ -26,7 +31,7 @@ def narrowed(width: int) -> Crowd:
 
 def test_who_wins_is_never_held_up() -> None:
     async def main() -> None:
-        crowd = Crowd(1)
+        crowd = Crowd(1, LIMITS)
         for _ in range(100):
             place = await crowd.enter(PATH, has_lost=False)
             assert not place.is_narrow
@@ -38,7 +43,7 @@ def test_who_wins_is_never_held_up() -> None:
 
 def test_a_share_of_losers_narrows_it_and_winners_widen_it_again() -> None:
     async def main() -> None:
-        crowd, lost = Crowd(1), 0
+        crowd, lost = Crowd(1, LIMITS), 0
         while not (await crowd.enter(PATH, has_lost=False)).is_narrow:
             crowd.note(PATH, lost=True)
             lost += 1
@@ -78,6 +83,23 @@ def test_losers_go_first_and_the_others_in_the_order_in_which_they_came() -> Non
             await asyncio.sleep(0)
             order += [name for name, task in tasks.items() if task.done() and name not in order]
         assert order == ["loser", "a", "b"]
+        assert crowd.waiting == 0
+
+    asyncio.run(main())
+
+
+def test_too_many_newcomers_are_turned_away_and_losers_never() -> None:
+    async def main() -> None:
+        crowd = narrowed(1)
+        holder = await crowd.enter(PATH, has_lost=False)
+        waiting = [await begun(crowd.enter(PATH, has_lost=False)) for _ in range(5)]
+        with pytest.raises(Overloaded, match=r"5 calls of m:hot wait.*call_queue_length_max"):
+            await crowd.enter(PATH, has_lost=False)
+        waiting.insert(0, await begun(crowd.enter(PATH, has_lost=True)))
+        for task in waiting:
+            holder.leave()
+            holder = await task
+        holder.leave()
         assert crowd.waiting == 0
 
     asyncio.run(main())

@@ -59,7 +59,7 @@ class Attempts:
         self._database = database
         self._limits = limits
         self._lines = ContentionLines()
-        self._crowd = Crowd(width)
+        self._crowd = Crowd(width, limits)
         self.conflicts = 0
         self.serial_runs = 0
 

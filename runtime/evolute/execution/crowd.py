@@ -14,6 +14,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from evolute.errors import Overloaded
+from evolute.limits import Limits
+
 NARROWS = 0.15
 WIDENS = 0.02
 WEIGHT = 0.04  # of the latest run in the share
@@ -47,11 +50,13 @@ class Place:
 class Crowd:
     """For the event loop's thread. `width` is how many runs of a narrow function are under way."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, limits: Limits) -> None:
         self._width = width
+        self._newcomers_max = limits.call_queue_length_max
         self._functions: dict[str, _Function] = {}
 
     async def enter(self, path: str, *, has_lost: bool) -> Place:
+        """Raises Overloaded if too many wait who have not been run yet."""
         function = self._functions.get(path)
         if function is None or not function.is_narrow:
             return Place(None)
@@ -59,6 +64,11 @@ class Crowd:
             function.running += 1
             return Place(lambda: self._left(function), is_narrow=True)
         line = function.losers if has_lost else function.newcomers
+        if line is function.newcomers and len(line) >= self._newcomers_max:
+            raise Overloaded(
+                f"{len(line)} calls of {path} wait, because its runs get in each other's way; "
+                "the setting is call_queue_length_max"
+            )
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(mine)
         try:
