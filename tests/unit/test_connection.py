@@ -180,7 +180,7 @@ class TestSocket:
     async def receive(self) -> str | bytes | None:
         return await self.incoming.get()
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: bytes, *, more: bool = False) -> None:
         if self.closed is not None:
             raise SocketGone
         await self.reads.wait()

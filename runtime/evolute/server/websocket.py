@@ -2,6 +2,7 @@
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
+What waits together, such as a response and the Transition behind it, leaves in one write, which costs more than both.
 
 npm's client gives up on a connection on which no whole message has come for a minute, so a long Transition goes to it
 as several messages, and to no other client, because no other one knows them.
@@ -26,6 +27,9 @@ from evolute.sync.connection import Connection, Host, SocketGone
 
 NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
+
+_MORE = "evolute.more"
+_UNWRITTEN_BYTES_MAX = 64 * 1024
 
 _NPM_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.")
 _FIRST_WITH_CHUNKS = (1, 28)
@@ -103,18 +107,18 @@ class AsgiSocket:
         binary: bytes = message.get("bytes") or b""
         return text if text is not None else binary
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: bytes, *, more: bool = False) -> None:
         if self._chunk_bytes is not None and len(message) > self._chunk_bytes and is_transition(message):
             for chunk in chunks_of(message, self._chunk_bytes):
                 await self._send_text(chunk)
         else:
-            await self._send_text(message)
+            await self._send_text(message, more=more)
 
-    async def _send_text(self, message: bytes) -> None:
+    async def _send_text(self, message: bytes, *, more: bool = False) -> None:
         if self._is_closed:
             raise SocketGone
         try:
-            await self._send({"type": "websocket.send", "text": message.decode()})
+            await self._send({"type": "websocket.send", "text": message.decode(), _MORE: more})
         except OSError as error:
             self._is_closed = True
             raise SocketGone from error
@@ -138,6 +142,7 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     fragment_bytes: int
     close_s: float
     _heard_at = 0.0
+    _unwritten_bytes = 0
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""
@@ -153,11 +158,11 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         if not is_open or not isinstance(text, str):
             await super().send(message)
         else:
-            await self._send_text(text.encode())
+            await self._send_text(text.encode(), more=bool(message.get(_MORE)))
         if not self.writable.is_set():
             await self.writable.wait()
 
-    async def _send_text(self, data: bytes) -> None:
+    async def _send_text(self, data: bytes, *, more: bool) -> None:
         is_first = True
         is_short = len(data) <= self.fragment_bytes
         for fragment, is_last in ((data, True),) if is_short else fragments_of(data, self.fragment_bytes):
@@ -172,10 +177,13 @@ class SyncProtocol(WebSocketsSansIOProtocol):
                     self.conn.send_continuation(fragment, fin=is_last)
             except InvalidState as error:
                 raise ClientDisconnected from error
-            self._write()
+            self._unwritten_bytes += len(fragment)
+            if not more or self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+                self._write()
             is_first = False
 
     def _write(self) -> None:
+        self._unwritten_bytes = 0
         if not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
 

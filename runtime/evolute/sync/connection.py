@@ -63,8 +63,11 @@ class Socket(Protocol):
         """The next message, text or binary; None when the socket is closed."""
         ...
 
-    async def send(self, message: bytes) -> None:
-        """Returns when the transport can take more. Raises SocketGone."""
+    async def send(self, message: bytes, *, more: bool = False) -> None:
+        """Returns when the transport can take more. `more`: another follows in this turn, and both may leave together.
+
+        Raises SocketGone.
+        """
         ...
 
     async def close(self, code: int | None, reason: str) -> None:
@@ -175,7 +178,7 @@ class Connection:
                 await self._has_outgoing.wait()
                 while self._outgoing:
                     send = self._outgoing[0]
-                    await self._socket.send(send.message)
+                    await self._socket.send(send.message, more=len(self._outgoing) > 1)
                     self._outgoing.popleft()
                     self._outgoing_bytes -= len(send.message)
                     self._last_sent_ns = monotonic_ns()
