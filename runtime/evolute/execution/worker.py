@@ -105,6 +105,7 @@ def _serve(sock: socket.socket) -> None:
     limits = Limits(**payload["limits"])
     channel = BlockingChannel(sock, limits.frame_bytes_max)
     _bound_memory(limits.worker_memory_bytes_max)
+    _give_way(limits.worker_niceness)
     try:
         sources = Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"])
         registry = load(sources, limits)
@@ -140,6 +141,14 @@ def _bound_memory(bytes_max: int) -> None:
     if hard != resource.RLIM_INFINITY:
         bytes_max = min(bytes_max, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, hard))
+
+
+def _give_way(niceness: int) -> None:
+    """The server goes first where there are more processes than processors: it feeds all workers, and a function that
+    computes must not keep it from answering. A worker that is sent something does not interrupt who runs, either."""
+    os.nice(niceness)
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: LmdbEngine, limits: Limits) -> None:
