@@ -47,9 +47,11 @@ from evolute.clock import Clock
 from evolute.database.batch_writer import BatchWriter
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
+from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.fill import Fill
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
+from evolute.database.recent_commits import RecentCommits
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.write_log import LogReader, LogWriter
 from evolute.database.write_rate import WriteRate
@@ -95,6 +97,7 @@ class Committer:
         self._on_fate_unknown = on_fate_unknown
         self._loop = asyncio.get_running_loop()
         self._last_ts = log.published_ts
+        self._recent = RecentCommits(log.published_ts)
 
         self._forming: deque[CommitBatch] = deque()
         self._writing: CommitBatch | None = None
@@ -126,7 +129,8 @@ class Committer:
         serial: bool = False,
         fill: Fill | None = None,
         seen: int | None = None,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
+        link: Link | None = None,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
@@ -134,7 +138,8 @@ class Committer:
         turn it is. `on_published(commit_ts)` is called in the turn of publication, before any task goes on; it must be
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
         when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
-        transaction that was run on pending commits. `on_validated` is called in the turn in which it becomes pending.
+        transaction that was run on pending commits; `link` is its place in a chain, if it has one. `on_validated` is called
+        in the turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
 
         Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
         ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the
@@ -150,7 +155,7 @@ class Committer:
                 on_published(begin_ts)
             return begin_ts
         arrival = Arrival(
-            begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated
+            begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated, link
         )
         if not serial:
             self._require_room(arrival)
@@ -254,6 +259,8 @@ class Committer:
         error = self._validate(arrival)
         if error is not None:
             self._leave(arrival)
+            if arrival.link is not None:
+                arrival.link.refuse()
             arrival.fail(error)
             return
         if arrival.fill is not None:
@@ -264,10 +271,15 @@ class Committer:
             self._forming.append(CommitBatch())
             self._log_writer.begin_batch()
         self._log_writer.append(arrival.commit_ts, arrival.write_set.touched)
+        self._recent.append(
+            arrival.commit_ts, NO_ORIGIN if arrival.link is None else arrival.link.origin, arrival.write_set.touched
+        )
         self._forming[-1].add(arrival)
         self._idle.clear()
+        if arrival.link is not None:
+            arrival.link.accept(arrival.commit_ts)
         if arrival.on_validated is not None:
-            arrival.on_validated()
+            arrival.on_validated(arrival.follows)
         if self._writing is None and not self._write_scheduled:
             # Not at once: whatever else arrives in this turn of the loop shares the sync.
             self._write_scheduled = True
@@ -278,7 +290,12 @@ class Committer:
             return self._fate_unknown
         try:
             self.require_standing(arrival.seen)
+            if arrival.link is not None:
+                arrival.link.require_founded()
             touch = self._log.first_touch(arrival.read_set, arrival.begin_ts)
+            if touch is not None and arrival.link is not None:
+                arrival.follows = True
+                touch = self._recent.foreign_touch(arrival.read_set, arrival.begin_ts, arrival.link.origin, touch)
         except (OutOfRetention, Withdrawn) as error:
             return error
         if touch is None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evolute import garbage_collector
+from evolute.database.chain import ChainedWrites
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
@@ -32,7 +33,7 @@ from evolute.execution.channel import BlockingChannel, Frame
 from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
-from evolute.execution.request import FunctionOutcome, FunctionRequest
+from evolute.execution.request import NOT_YET_KNOWN, FunctionOutcome, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.time_limits import CallClock
 from evolute.limits import Limits
@@ -155,7 +156,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
-    shown, kept = NOTHING_SHOWN, KeptSnapshots(engine, limits)
+    shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites()
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -168,7 +169,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     if request.pending is not None:
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
-                    outcome = _run(runner, engine, request, limits, kept)
+                    outcome = _run(runner, engine, request, limits, kept, chained)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
@@ -179,17 +180,37 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
 
 
 def _run(
-    runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits, kept: KeptSnapshots
+    runner: Runner,
+    engine: LmdbEngine,
+    request: FunctionRequest,
+    limits: Limits,
+    kept: KeptSnapshots,
+    chained: ChainedWrites,
 ) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
     try:
         kept.let_go_of_the_old()
         if request.kept:
             return kept.run(runner, request)
+        if request.chained is not None:
+            chained.begin(request.chained)
+            return _run_chained(runner, engine, request, chained)
         with Snapshot(engine.reader(), request.pending) as snapshot:
             return runner.run(request, snapshot)._replace(seen=snapshot.seen)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
+
+
+def _run_chained(
+    runner: Runner, engine: LmdbEngine, request: FunctionRequest, chained: ChainedWrites
+) -> FunctionOutcome:
+    with Snapshot(engine.reader(), request.pending, chained) as snapshot:
+        outcome = runner.run(request, snapshot)._replace(seen=snapshot.seen, chained=(chained.origin, chained.last_id))
+    if snapshot.has_met_unknown:
+        return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN, exiting=outcome.exiting)
+    if outcome.write_set:
+        chained.add(request.id, outcome.write_set)
+    return outcome
 
 
 if __name__ == "__main__":

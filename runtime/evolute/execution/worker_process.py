@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from evolute.database.chain import Chain, Link
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
@@ -113,7 +114,7 @@ class WorkerProcess:
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
-        self._shown = NOTHING_SHOWN.mark
+        self._shown, self._chain = NOTHING_SHOWN.mark, Chain()
         self._callback_tasks: set[asyncio.Task[None]] = set()
         self._nested_actions: dict[asyncio.Task[None], int] = {}
 
@@ -220,7 +221,7 @@ class WorkerProcess:
         assert not self.gone
         view = request.pending
         if view is not None:
-            request = request._replace(pending=view.since(self._shown))
+            request = request._replace(pending=view.since(self._shown), chained=self._chain.mark)
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
@@ -314,6 +315,9 @@ class WorkerProcess:
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
+        if outcome.chained is not None:
+            origin, after_id = outcome.chained
+            outcome = outcome._replace(link=Link(self._chain, origin, outcome.id, after_id))
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
         self._on_outcome(self)
