@@ -1,4 +1,4 @@
-"""A chain: runs of one worker, each of which sees what those before it want to write, before anybody has validated that.
+"""A chain: runs of one worker, each of which sees what those before it want to write, before that is validated.
 
     worker   ─ run 1 ─── run 2 ─── run 3 ───►        run 2 reads what run 1 has written, and is founded on it
                   │         │         │
@@ -50,7 +50,7 @@ class Chain:
 
 
 class Link(NamedTuple):
-    """The place of one run in its chain: behind `after_id`, the last run whose writes it has seen; 0 if there is none."""
+    """The place of one run in its chain: behind `after_id`, the last run whose writes it has seen, or 0."""
 
     chain: Chain
     origin: int

@@ -45,9 +45,9 @@ from contextlib import asynccontextmanager
 from evolute import failpoints
 from evolute.clock import Clock
 from evolute.database.batch_writer import BatchWriter
+from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
-from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.fill import Fill
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
@@ -138,8 +138,8 @@ class Committer:
         turn it is. `on_published(commit_ts)` is called in the turn of publication, before any task goes on; it must be
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
         when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
-        transaction that was run on pending commits; `link` is its place in a chain, if it has one. `on_validated` is called
-        in the turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
+        transaction that was run on pending commits; `link` is its place in a chain. `on_validated` is called in the
+        turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
 
         Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
         ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the

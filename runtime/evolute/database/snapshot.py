@@ -24,10 +24,10 @@ from evolute.storage.keyspace import LAST_TS, decode_number
 class Snapshot:
     """Everything committed up to `begin_ts`, and nothing after it. Owns the reader; close it soon.
 
-    `seen` is the `withdrawals` of the view if something of it is in the snapshot, else None. `chained` comes with a view,
-    and is later than `begin_ts`. `has_met_unknown` is set once a value was read that holds a timestamp which nobody knows
-    yet: what was made of it is worth nothing. Raises StoreCorrupt for a store that has no last timestamp; the reader is
-    closed then.
+    `seen` is the `withdrawals` of the view if something of it is in the snapshot, else None. `chained` comes with a
+    view, and is later than `begin_ts`. `has_met_unknown` is set once a value was read with a timestamp in it that nobody
+    knows yet: what was made of it is worth nothing. Raises StoreCorrupt for a store that has no last timestamp; the
+    reader is closed then.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from evolute.database.database import Database
 from evolute.database.chain import Link
+from evolute.database.database import Database
 from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet

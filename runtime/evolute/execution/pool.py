@@ -32,8 +32,8 @@ from evolute.execution.pool_statistics import PoolStatistics, statistics_of
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.execution.seeds import seeds
-from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
 from evolute.execution.worker_choice import ChainChoice, least_busy
+from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
 from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport

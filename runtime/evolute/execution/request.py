@@ -165,8 +165,8 @@ class FunctionRequest(NamedTuple):
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
     `pending` is what a mutation sees beyond the store; on the channel, the part that the worker has not been shown.
-    `kept` is the number of a snapshot that the worker keeps. With `chained` a mutation sees what the runs before it in its
-    worker want to write, too.
+    `kept` is the number of a snapshot that the worker keeps. With `chained` a mutation sees what the runs before it in
+    its worker want to write, too.
     """
 
     id: int
@@ -199,9 +199,9 @@ class FunctionOutcome(NamedTuple):
 
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
-    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE, NOT_YET_KNOWN). `exiting` means that the worker process ends
-    after this outcome. `seen` is the snapshot's. `chained` is the origin of the chain that it was run in, and the last run
-    that it has seen of it; of this the server makes `link`.
+    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE, NOT_YET_KNOWN). `exiting` means that the worker process
+    ends after this outcome. `seen` is the snapshot's. `chained` is the origin of the chain that it was run in, and the
+    last run that it has seen of it; of this the server makes `link`.
     """
 
     id: int
