@@ -25,9 +25,9 @@ class Snapshot:
     """Everything committed up to `begin_ts`, and nothing after it. Owns the reader; close it soon.
 
     `seen` is the `withdrawals` of the view if something of it is in the snapshot, else None. `chained` comes with a
-    view, and is later than `begin_ts`. `has_met_unknown` is set once a value was read with a timestamp in it that nobody
-    knows yet: what was made of it is worth nothing. Raises StoreCorrupt for a store that has no last timestamp; the
-    reader is closed then.
+    view, and is later than `begin_ts`. `has_met_unknown` is set once a value was read with a timestamp in it that
+    nobody knows yet: what was made of it is worth nothing. Raises StoreCorrupt for a store that has no last timestamp;
+    the reader is closed then.
     """
 
     def __init__(
@@ -53,6 +53,9 @@ class Snapshot:
             if chained is not None and chained.last_id:
                 later, self._unknown = chained.puts()
                 self._pending |= later
+                # The store may have some of these already, and newer values that they now hide: what others have
+                # committed since the view was made does not count as seen.
+                self.begin_ts = min(self.begin_ts, pending.mark.ts)
             self.seen = pending.withdrawals if self._pending else None
 
     def get(self, key: bytes) -> bytes | None:
