@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.measures import Figures, Running, arguments_of, benchmark_server, memory_figures, show
-from tests.benchmarks.pairs import Pairs, zipf
+from tests.benchmarks.pairs import zipf
 from tests.benchmarks.peers.environment import Unavailable, install
 from tests.benchmarks.peers.server import PeerServer
 from tests.benchmarks.sync_socket import SyncSocket
@@ -92,7 +92,9 @@ class Way:
     teller: Callable[[], Teller]
     total: Callable[[], int] | None = None
 
-    def contestant(self, name: str, sessions: int, pairs: Pairs) -> Contestant:
+    def contestant(self, alpha: float, options: argparse.Namespace) -> Contestant:
+        pairs, sessions = zipf(options.accounts, alpha), options.sessions
+        name = distributed(self.name, alpha)
         return Contestant(name, self.server, lambda: TransferLoad([self.teller() for _ in range(sessions)], pairs))
 
 
@@ -157,8 +159,8 @@ def peers_of(options: argparse.Namespace) -> list[str]:
 # --- The figures ------------------------------------------------------------------------------------------------------
 
 
-def distributed(way: Way, alpha: float) -> str:
-    return f"{way.name}, Zipf {alpha:g}" if alpha else way.name
+def distributed(name: str, alpha: float) -> str:
+    return f"{name}, Zipf {alpha:g}" if alpha else name
 
 
 def ratios(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> Figures:
@@ -168,12 +170,12 @@ def ratios(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> Figure
         for alpha in alphas:
             if name not in here:
                 continue
-            mine = distributed(here[name], alpha)
+            mine = distributed(name, alpha)
             if peer in here:
                 wanted = f" (at least {OF_PEER_MIN})"
-                figures[f"{mine} / {peer}{wanted}"] = ratio(turns[mine], turns[distributed(here[peer], alpha)])
+                figures[f"{mine} / {peer}{wanted}"] = ratio(turns[mine], turns[distributed(peer, alpha)])
             if echo in here:
-                figures[f"{mine} / {echo}"] = ratio(turns[mine], turns[distributed(here[echo], alpha)])
+                figures[f"{mine} / {echo}"] = ratio(turns[mine], turns[distributed(echo, alpha)])
             if alpha and 0 in alphas:
                 figures[f"{mine} / {name} (at least {OF_UNIFORM_MIN})"] = ratio(turns[mine], turns[name])
             row = figures_of(turns[mine])
@@ -181,6 +183,10 @@ def ratios(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> Figure
                 str(row["p50 ms"])
             )
     return figures
+
+
+def totals_of(ways: Sequence[Way]) -> dict[str, int]:
+    return {way.name: way.total() for way in ways if way.total is not None}
 
 
 def sums(totals: Mapping[str, int], expected: int) -> Figures:
@@ -194,30 +200,25 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], Figures]:
     """The rows of the table, and what stands beneath it."""
     with ExitStack() as stack:
         ways, missing = all_ways(stack, options)
-        contestants = []
-        for alpha in options.zipf:
-            pairs = zipf(options.accounts, alpha)
-            contestants += [way.contestant(distributed(way, alpha), options.sessions, pairs) for way in ways]
+        contestants = [way.contestant(alpha, options) for alpha in options.zipf for way in ways]
         turns = take_turns(contestants, options.rounds, options.seconds, options.warmup, tell=options.tell)
         rows = {name: figures_of(own) for name, own in turns.items()}
         failures = [failure for own in turns.values() for turn in own for failure in turn.failures]
         return rows, {
             **ratios(ways, options.zipf, turns),
-            **sums({way.name: way.total() for way in ways if way.total is not None}, options.accounts * BALANCE),
+            **sums(totals_of(ways), options.accounts * BALANCE),
             **memory_figures(ways[0].server),
             **missing,
             **({"first failure": failures[0]} if failures else {}),
         }
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = arguments_of("Transfers between accounts, over websockets and over HTTP.")
+def parser(description: str) -> argparse.ArgumentParser:
+    parser = arguments_of(description)
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--sessions", type=int, default=64, help="clients, with one transfer in flight each")
     parser.add_argument("--over", nargs="+", choices=("websocket", "http"), default=["websocket", "http"])
-    parser.add_argument(
-        "--zipf", type=float, nargs="+", default=[0.0], help="exponents of distributions of the accounts"
-    )
+    parser.add_argument("--zipf", type=float, nargs="+", default=[0.0], help="exponents of distributions of accounts")
     parser.add_argument("--peers", nargs="*", choices=PEERS, metavar="PEER", help="all, or those named")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; the median counts")
@@ -227,7 +228,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = parser().parse_args()
+    options = parser("Transfers between accounts, over websockets and over HTTP.").parse_args()
     rows, figures = measure(options)
     show(
         f"transfers, {options.accounts} accounts, {options.sessions} clients", figures, as_json=options.json, rows=rows

@@ -11,17 +11,30 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from tests.benchmarks.load import Load
 from tests.benchmarks.measures import CpuTimes, Figures, Running, cpu_times, percentile
+
+
+class Loading(Protocol):
+    """A Load, or what is one to something that is no server."""
+
+    @property
+    def latencies_ms(self) -> Sequence[float]: ...
+
+    @property
+    def failures(self) -> Sequence[str]: ...
+
+    def run(self, seconds: float) -> float: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Contestant:
     name: str
     server: Running
-    connect: Callable[[], Load[Any]]
+    connect: Callable[[], Loading]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from tests.benchmarks import transfers
+from tests.benchmarks import engine_only, transfers
 from tests.benchmarks.pairs import uniform
 from tests.benchmarks.peers.server import PeerServer
 from tests.benchmarks.transfer_load import ORDER, HttpTeller, SocketTeller, TransferLoad
@@ -14,7 +14,7 @@ SMALL = ["--accounts", "200", "--sessions", "4", "--seconds", "0.2", "--rounds",
 
 def test_transfers_beside_their_peers() -> None:
     """FastAPI alone is left out: it would have to be installed."""
-    options = transfers.parser().parse_args([*SMALL, "--zipf", "0", "1.5", "--peers", "starlette", "echo"])
+    options = transfers.parser("").parse_args([*SMALL, "--zipf", "0", "1.5", "--peers", "starlette", "echo"])
     rows, figures = transfers.measure(options)
     names = ["websocket", "HTTP", "Starlette + SQLite", "websocket echo", "HTTP echo"]
     assert list(rows) == [*names, *(f"{name}, Zipf 1.5" for name in names)]
@@ -24,6 +24,15 @@ def test_transfers_beside_their_peers() -> None:
     sums = {name: value for name, value in figures.items() if name.endswith("sum of balances")}
     assert list(sums.values()) == ["as seeded"] * 3, sums
     assert "websocket, Zipf 1.5 / websocket (at least 0.8)" in figures
+
+
+def test_the_engine_without_its_wire() -> None:
+    options = transfers.parser("").parse_args([*SMALL, "--over", "http"])
+    rows, figures = engine_only.measure(options)
+    assert list(rows) == ["engine", "HTTP"]
+    assert [row["failed"] for row in rows.values()] == [0, 0]
+    assert int(str(rows["engine"]["per s"])) > 0
+    assert [figures[f"{name}, sum of balances"] for name in rows] == ["as seeded"] * 2
 
 
 def test_an_answer_that_is_not_wanted_is_a_failure() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.compare import check_runtime, comparison
 from tests.benchmarks.measures import CpuTimes, percentile, table
 from tests.benchmarks.pairs import uniform, zipf
 from tests.benchmarks.peers.accounts import Accounts, NoAccount
@@ -83,3 +84,20 @@ def test_the_peer_syncs_every_commit(tmp_path: Path) -> None:
     ]
     assert settings == ["wal", 2]
     accounts.close()
+
+
+def test_a_comparison_has_a_row_for_every_number() -> None:
+    theirs = [{"per s": 100, "failed": 0, "title": "x", "more": 1}, {"per s": 50, "failed": 0, "title": "x", "more": 1}]
+    ours = [{"per s": 150, "failed": 2, "title": "x", "more": "?"}, {"per s": 100, "failed": 0, "title": "x", "new": 1}]
+    assert comparison("main", theirs, ours) == {
+        "per s": {"main": 75, "this tree": 125, "ratio": 1.75},
+        "failed": {"main": 0, "this tree": 1},
+    }
+
+
+def test_a_comparison_is_with_the_tree_it_names(tmp_path: Path) -> None:
+    (tmp_path / "runtime" / "evolute").mkdir(parents=True)
+    with pytest.raises(AssertionError, match="would run instead"):
+        check_runtime(tmp_path)
+    (tmp_path / "runtime" / "evolute" / "__init__.py").touch()
+    check_runtime(tmp_path)
