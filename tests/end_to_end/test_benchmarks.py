@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from tests.benchmarks import engine_only, transfers
+from tests.benchmarks import engine_only, mutation_latency, reads, transfers
 from tests.benchmarks.pairs import uniform
 from tests.benchmarks.peers.server import PeerServer
 from tests.benchmarks.transfer_load import ORDER, HttpTeller, SocketTeller, TransferLoad
@@ -33,6 +33,24 @@ def test_the_engine_without_its_wire() -> None:
     assert [row["failed"] for row in rows.values()] == [0, 0]
     assert int(str(rows["engine"]["per s"])) > 0
     assert [figures[f"{name}, sum of balances"] for name in rows] == ["as seeded"] * 2
+
+
+def test_reads_beside_echoes() -> None:
+    arguments = ["--accounts", "300", "--connections", "4", "--seconds", "0.1", "--rounds", "1", "--warmup", "0.01"]
+    rows, figures = reads.measure(reads.parser().parse_args(arguments))
+    reading = [f"{over} {read}" for read in ("cached", "point", "range") for over in ("HTTP", "websocket")]
+    assert list(rows) == [*reading, "HTTP echo", "websocket echo"]
+    for name, row in rows.items():
+        assert int(str(row["per s"])) > 0, name
+        assert row["failed"] == 0, figures.get("first failure")
+
+
+def test_a_mutation_that_is_alone() -> None:
+    figures = mutation_latency.measure(mutation_latency.parser().parse_args(["--mutations", "3", "--pause", "0"]))
+    assert figures["mutations"] == 3
+    least_ms = float(str(figures["sync p50 ms"])) + float(str(figures["round trip p50 ms"]))
+    ratio = float(str(figures["mutation p50 ms"])) / least_ms
+    assert figures["mutation / (sync + round trip), p50 (under 3)"] == ratio
 
 
 def test_an_answer_that_is_not_wanted_is_a_failure() -> None:
