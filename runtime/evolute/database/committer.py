@@ -106,7 +106,7 @@ class Committer:
         self._held: deque[Arrival] = deque()
         self._is_closing = False
         self._fate_unknown: FateUnknown | None = None
-        self._withdrawals = 0
+        self._withdrawals = self._withdrawn = 0
 
         self._write_rate = WriteRate(limits.write_bytes_per_s_max, clock.now_ns())
         self._queue_length = self._queue_bytes = 0
@@ -183,6 +183,7 @@ class Committer:
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
         if seen is not None and seen != self._withdrawals:
+            self._withdrawn += 1
             raise Withdrawn
 
     @asynccontextmanager
@@ -216,6 +217,7 @@ class Committer:
             conflicts=self._conflicts,
             batches=self._batches,
             failed_batches=self._failed_batches,
+            withdrawn=self._withdrawn,
             queue_length=self._queue_length,
             queue_bytes=self._queue_bytes,
             held=len(self._held),
@@ -353,6 +355,7 @@ class Committer:
         self._withdrawals += 1
         self._log_writer.withdraw(batch.last_ts)
         unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
+        self._withdrawn += len(unfounded)
         for arrival in (*batch.arrivals, *unfounded):
             self._leave(arrival)
         self._fail(batch.arrivals, error)
