@@ -65,6 +65,7 @@ from evolute.errors import (
     Withdrawn,
 )
 from evolute.limits import Limits
+from evolute.stages import Stages
 from evolute.storage.engine import Engine
 
 
@@ -86,6 +87,7 @@ class Committer:
         clock: Clock,
         limits: Limits,
         on_fate_unknown: Callable[[BaseException], None],
+        stages: Stages | None = None,
     ) -> None:
         self._log = log
         self._log_writer = log_writer
@@ -93,6 +95,7 @@ class Committer:
         self._clock = clock
         self._limits = limits
         self._on_fate_unknown = on_fate_unknown
+        self._stages = stages or Stages()
         self._loop = asyncio.get_running_loop()
         self._last_ts = log.published_ts
 
@@ -346,6 +349,7 @@ class Committer:
             for arrival in batch.arrivals:
                 arrival.succeed()
             self._log_writer.wake()
+            self._stages.note_published(batch.arrivals, batch.begun_ns, batch.written_ns)
         except Exception as error:
             # A listener broke its contract: some of those who must hear of these commits have not.
             self._stop(error, batch)
