@@ -200,8 +200,9 @@ class FunctionOutcome(NamedTuple):
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
     (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE, NOT_YET_KNOWN). `exiting` means that the worker process
-    ends after this outcome. `seen` is the snapshot's. `chained` is the origin of the chain that it was run in, and the
-    last run that it has seen of it; of this the server makes `link`.
+    ends after this outcome. `seen` is the snapshot's; `busy_ns` is how long a transaction worker was busy with it.
+    `chained` is the origin of the chain that it was run in, and the last run that it has seen of it; of this the server
+    makes `link`.
     """
 
     id: int
@@ -212,6 +213,7 @@ class FunctionOutcome(NamedTuple):
     refused: Refusal | None = None
     exiting: bool = False
     seen: int | None = None
+    busy_ns: int = 0
     chained: tuple[int, int] | None = None
     link: Link | None = None
 
@@ -225,12 +227,13 @@ class FunctionOutcome(NamedTuple):
             self.refused,
             self.exiting,
             self.seen,
+            self.busy_ns,
             self.chained,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionOutcome:
-        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, chained = wire
+        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns, chained = wire
         return cls(
             request_id,
             begin_ts,
@@ -240,6 +243,7 @@ class FunctionOutcome(NamedTuple):
             refused,
             exiting,
             seen,
+            busy_ns,
             chained,
         )
 

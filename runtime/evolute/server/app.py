@@ -76,6 +76,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         published_ts=published_ts,
         identity_of=authenticator.identity_of,
         disclosure=disclosure,
+        stages=backend.database.stages,
     )
     sync = SyncEndpoint(host)
     backend.key_ring.on_revoked(sync.key_revoked)

@@ -21,7 +21,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
@@ -32,6 +32,7 @@ from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import encode_server
 from evolute.protocol.messages import Ping, Token
+from evolute.stages import Stages
 from evolute.sync.effects import (
     AwaitBurst,
     Close,
@@ -96,6 +97,7 @@ class Host:
     published_ts: Callable[[], int]
     identity_of: IdentityOf
     disclosure: Disclosure
+    stages: Stages = field(default_factory=Stages)
 
 
 class Connection:
@@ -114,6 +116,7 @@ class Connection:
         self._last_sent_ns = monotonic_ns()
         self._begin_handle: asyncio.Handle | None = None
         self._flush_handle: asyncio.Handle | None = None
+        self._scheduled_ns = self._begun_ns = 0  # the next Transition; the one under way
         self._opening_turns_left = _OPENING_TURNS
         self._timers: set[asyncio.TimerHandle] = set()
         self._computation: asyncio.Task[None] | None = None
@@ -224,6 +227,7 @@ class Connection:
         self._outgoing_bytes -= len(sent.message)
         self._last_sent_ns = monotonic_ns()
         if sent.is_transition:
+            self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
             self._perform(self._session.transition_sent())
 
     def _beat(self) -> None:
@@ -269,6 +273,7 @@ class Connection:
 
     def _schedule_begin(self) -> None:
         if self._begin_handle is None:
+            self._scheduled_ns = monotonic_ns()
             self._begin_handle = self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
@@ -276,8 +281,9 @@ class Connection:
         if self._opening_turns_left > 0:
             self._opening_turns_left -= 1
             self._schedule_begin()
-        else:
-            self._perform(self._session.begin(now_ns=self._host.clock.now_ns()))
+        elif effects := self._session.begin(now_ns=self._host.clock.now_ns()):
+            self._begun_ns = self._scheduled_ns
+            self._perform(effects)
 
     def _end_burst(self) -> None:
         self._perform(self._session.burst_over())
