@@ -23,9 +23,9 @@ from evolute.execution.executor import Executor
 from evolute.execution.past_queries import PastQueries
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
-from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.protocol.messages import Failure
+from evolute.protocol.timestamp import decode_ts, encode_ts
 from evolute.server.auth import Authenticator
 from evolute.server.http_error import HttpError, bad_json_body, json_response
 from evolute.server.http_request import (
