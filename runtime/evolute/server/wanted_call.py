@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from starlette.requests import Request
 
 from evolute.errors import FunctionNotFound
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_arguments
 from evolute.protocol.fields import shown
 from evolute.server.http_error import HttpError, bad_json_body
+from evolute.server.http_request import HttpRequest
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
 from evolute.values.function_path import canonical_path, missing_text
@@ -55,7 +55,7 @@ class WantedCall:
     format: Format
 
 
-def wanted_call(tree: Mapping[str, Any], request: Request, limits: Limits, *, where: str = "") -> WantedCall:
+def wanted_call(tree: Mapping[str, Any], request: HttpRequest, limits: Limits, *, where: str = "") -> WantedCall:
     """The call of a body. `where` comes before the names of its fields in messages. Raises HttpError."""
     written_path = tree.get("path")
     if not isinstance(written_path, str):
@@ -73,7 +73,7 @@ def wanted_call(tree: Mapping[str, Any], request: Request, limits: Limits, *, wh
     return WantedCall(path, arguments, fault, format)
 
 
-def wanted_by_address(request: Request, limits: Limits) -> WantedCall:
+def wanted_by_address(request: HttpRequest, limits: Limits) -> WantedCall:
     """The call of `?path=…&args=<JSON>&format=…`. Raises HttpError."""
     parameters = request.query_params
     if "path" not in parameters:
@@ -95,7 +95,7 @@ def path_of_address(written: str) -> str:
     return f"{module}:{name}"
 
 
-def _format(name: object, request: Request) -> Format:
+def _format(name: object, request: HttpRequest) -> Format:
     if name is None:
         name = "convex_encoded_json" if _is_ancient(request.headers.get("convex-client", "")) else "json"
     format = _FORMATS.get(name) if isinstance(name, str) else None
