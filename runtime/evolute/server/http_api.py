@@ -11,6 +11,7 @@ own and a body of `code` and `message` (`http_error.py`). Clients rely on both.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +38,14 @@ from evolute.server.http_request import (
     require_may_run,
     wait_identity,
 )
-from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
+from evolute.server.wanted_call import Format, WantedCall, is_ancient, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
+
+_KEPT_BODIES_MAX = 1024
+_KEPT_BODY_BYTES_MAX = 1024
 
 
 class HttpApi:
@@ -62,6 +66,7 @@ class HttpApi:
         self._authenticator = authenticator
         self._published_ts = published_ts
         self._disclosure = disclosure
+        self._read_again = functools.lru_cache(_KEPT_BODIES_MAX)(self._read)
 
     async def query(self, request: HttpRequest) -> Response:
         """POST with a body, GET with the call in the address."""
@@ -77,14 +82,14 @@ class HttpApi:
         """A function of any kind, internal ones too; for administrators."""
         identity = await wait_identity(request, self._authenticator)
         require_admin(identity)
-        wanted = wanted_call(await self._body(request), request, self._limits)
+        wanted = await self._wanted(request)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def run(self, request: Request) -> Response:
         """A function of any kind, named by the address."""
         identity = await wait_identity(request, self._authenticator)
         path = path_of_address(request.path_params["path"])
-        wanted = wanted_call({**await self._body(request), "path": path}, request, self._limits)
+        wanted = wanted_call({**await self._body(request), "path": path}, self._limits, ancient=is_ancient(request))
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def query_ts(self, request: Request) -> Response:
@@ -103,7 +108,7 @@ class HttpApi:
             raise HttpError(
                 400, "TimestampInFuture", f"Nothing has happened yet at {ts}: take the ts of /api/query_ts."
             )
-        wanted = wanted_call(tree, request, self._limits)
+        wanted = wanted_call(tree, self._limits, ancient=is_ancient(request))
         if wanted.fault is not None:
             return self._answer(request, wanted, _fault_of(wanted))
         call = _call_of(wanted, "query", identity)
@@ -118,8 +123,10 @@ class HttpApi:
         if len(queries) > queries_max:
             text = f"One batch may have {queries_max} queries (http_batch_queries_max), got {len(queries)}."
             raise bad_json_body(text)
+        ancient = is_ancient(request)
         wanted = [
-            wanted_call(query, request, self._limits, where=f"queries[{place}].") for place, query in enumerate(queries)
+            wanted_call(query, self._limits, ancient=ancient, where=f"queries[{place}].")
+            for place, query in enumerate(queries)
         ]
         outcomes = await self._executor.query_batch(
             [_call_of(one, "query", identity) for one in wanted if one.fault is None]
@@ -137,8 +144,17 @@ class HttpApi:
         if request.method in ("GET", "HEAD"):
             wanted = wanted_by_address(request, self._limits)
         else:
-            wanted = wanted_call(await self._body(request), request, self._limits)
+            wanted = await self._wanted(request)
         return self._answer(request, wanted, await self._run(wanted, kind, identity))
+
+    async def _wanted(self, request: HttpRequest) -> WantedCall:
+        """The call of the body. Most are small and come again and again, so what was read of those is kept."""
+        body = await read_json_body(request, self._limits)
+        read = self._read_again if len(body) <= _KEPT_BODY_BYTES_MAX else self._read
+        return read(body, is_ancient(request))
+
+    def _read(self, body: bytes, ancient: bool) -> WantedCall:
+        return wanted_call(json_object(body), self._limits, ancient=ancient)
 
     async def _body(self, request: HttpRequest) -> dict[str, Any]:
         return json_object(await read_json_body(request, self._limits))
