@@ -27,6 +27,7 @@ from evolute.errors import FunctionCrashed, IssuerUnavailable, NoAuthProvider, O
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.outcome_frame import unanswerable
+from evolute.execution.pending_request import Callbacks
 from evolute.execution.query_cache import QueryBatch
 from evolute.execution.request import (
     Call,
@@ -37,7 +38,6 @@ from evolute.execution.request import (
     Outcome,
     RequestKind,
 )
-from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_server, encode_client
 from evolute.protocol.messages import (

@@ -28,13 +28,14 @@ from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
+from evolute.execution.pending_request import Callbacks, Pending
 from evolute.execution.pool_statistics import PoolStatistics, statistics_of
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.execution.seeds import seeds
 from evolute.execution.worker_choice import ChainChoice, least_busy
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
-from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
+from evolute.execution.worker_process import Lane, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
 from evolute.stages import Stages
@@ -252,10 +253,7 @@ class Pool:
                 queue.popleft()
                 continue
             workers = generation.workers[lane]
-            if isinstance(pending, Pending) and pending.fresh:
-                worker = self._chain.of(workers)
-            else:
-                worker = least_busy(workers, nested=isinstance(pending, Pending) and pending.nested)
+            worker = self._chain.of(workers) if pending.fresh else least_busy(workers, nested=pending.nested)
             if worker is None:
                 return
             queue.popleft()

@@ -208,12 +208,17 @@ def _run_chained(
     runner: Runner, engine: LmdbEngine, request: FunctionRequest, chained: ChainedWrites
 ) -> FunctionOutcome:
     with Snapshot(engine.reader(), request.pending, chained) as snapshot:
-        outcome = runner.run(request, snapshot)._replace(seen=snapshot.seen, chained=(chained.origin, chained.last_id))
+        try:
+            outcome = runner.run(request, snapshot)
+        except EvoluteError:
+            if not snapshot.has_met_unknown:
+                raise
     if snapshot.has_met_unknown:
-        return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN, exiting=outcome.exiting)
+        return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN, exiting=runner.broken)
+    place = chained.origin, chained.last_id
     if outcome.write_set:
         chained.add(request.id, outcome.write_set)
-    return outcome
+    return outcome._replace(seen=snapshot.seen, chained=place)
 
 
 if __name__ == "__main__":

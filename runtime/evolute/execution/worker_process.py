@@ -18,8 +18,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from evolute.database.chain import Chain, Link
@@ -27,8 +27,9 @@ from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
+from evolute.execution.pending_request import Pending
 from evolute.execution.process_starter import ProcessStarter
-from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
+from evolute.execution.request import FunctionOutcome, FunctionRequest
 from evolute.limits import Limits
 from evolute.stages import Stages
 from evolute.system.deployments import Deployment
@@ -37,35 +38,13 @@ Lane: TypeAlias = Literal["transaction", "action", "blocking", "rows"]
 # When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
 LAST_WORDS_S = 0.2
 
-# An action's call back to the server: (its call, operation, payload) -> (ok, payload).
-Callbacks: TypeAlias = Callable[[Call, str, Any], Awaitable[tuple[bool, Any]]]
-
-
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A request that has not been answered. `deaths` counts the workers that died while they ran it.
-
-    `places` counts the queues and workers that hold it: behind a request that runs long it gets a second place, and the
-    outcome that comes first is used. `fresh`: it is to see what is pending when it is sent.
-    """
-
-    kind: RequestKind
-    calls: tuple[Call, ...]
-    future: asyncio.Future[FunctionOutcome]
-    callbacks: Callbacks | None = None
-    nested: bool = False
-    deaths: int = 0
-    places: int = 1
-    sent_ns: int = 0
-    fresh: bool = False
-    asked_ns: int = field(default_factory=monotonic_ns)
-    kept: int = 0  # the number of a snapshot that this very worker keeps; with no calls, it is to
-
 
 @dataclass(eq=False, slots=True)
 class RoomRequest:
     """Who waits, in the queue of the async actions, for a slot to hold. `worker` is the one that keeps it free."""
 
+    nested: ClassVar[bool] = False
+    fresh: ClassVar[bool] = False
     future: asyncio.Future[None]
     worker: WorkerProcess | None = None
 
