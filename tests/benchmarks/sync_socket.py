@@ -19,6 +19,15 @@ TIMEOUT_S = 30.0
 Message = dict[str, Any]
 
 
+class Closed(ConnectionError):
+    """The server has said that it closes, and why."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.code = int.from_bytes(payload[:2], "big")
+        self.reason = payload[2:].decode()
+        super().__init__(f"the server closed: {self.code} {self.reason}")
+
+
 class SyncSocket:
     """One session. `receive` gives the messages that have arrived; `mutate` and `subscribe` say what to send."""
 
@@ -117,6 +126,8 @@ class SyncSocket:
                 messages.append(orjson.loads(buffer[at:start]))
             elif first == 0x89:
                 self._socket.sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + bytes(buffer[at:start]))
+            elif first == 0x88:
+                raise Closed(bytes(buffer[at:start]))
             else:
                 raise ConnectionError(f"unexpected frame {first:#x}: {bytes(buffer[at:start])!r}")
         del buffer[:start]
