@@ -16,12 +16,14 @@ uv run python -m tests.benchmarks.overload [--over websocket]
 from __future__ import annotations
 
 import argparse
+import math
 import queue
 import selectors
 import socket
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,10 @@ RECOVERED = 2.0
 BUCKET_S = 0.25
 
 
+class Idle(Exception):
+    """The server has closed a connection that was idle for five seconds, perhaps as a request was on its way."""
+
+
 class Client(Protocol):
     """A connection with at most one transfer under way."""
 
@@ -49,7 +55,7 @@ class Client(Protocol):
     def ended(self) -> bool | None:
         """Takes what has arrived: whether the transfer was run (True) or refused (False); None if neither is known.
 
-        Raises Closed if it was refused and the connection with it. Whatever else is said fails the benchmark.
+        Raises Closed if it was refused and the connection with it, and Idle. Whatever else is said fails the benchmark.
         """
 
     def close(self) -> None: ...
@@ -70,7 +76,8 @@ class HttpClient:
 
     def ended(self) -> bool | None:
         data = self._socket.recv(64 * 1024)
-        assert data, "the server closed the connection"
+        if not data:
+            raise Idle
         self._received += data
         head, _, body = self._received.partition(b"\r\n\r\n")
         if not body.endswith(b"}"):
@@ -113,18 +120,24 @@ class Reopening:
         self._open_one = open_one
         self._due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self.opened: queue.SimpleQueue[Client] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def later(self) -> None:
         self._due.put(time.perf_counter() + REOPEN_S)
 
     def close(self) -> None:
+        """Ends the thread; call it while the server runs."""
+        self._is_closing = True
         self._due.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         while (due_s := self._due.get()) is not None:
-            time.sleep(max(due_s - time.perf_counter(), 0.0))
-            self.opened.put(self._open_one())
+            if not self._is_closing:
+                time.sleep(max(due_s - time.perf_counter(), 0.0))
+                self.opened.put(self._open_one())
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,11 @@ class Load:
     def __init__(self, open_one: Callable[[], Client], clients: int, pick: Pick) -> None:
         self._pick = pick
         self._selector = selectors.DefaultSelector()
+        self._open_one = open_one
         self._reopening = Reopening(open_one)
-        self._idle: list[Client] = []
+        self._idle: deque[Client] = deque()
         self._due_s: dict[Client, float] = {}
+        self._to_open = 0
         for _ in range(clients):
             self._add(open_one())
         self.calls: list[Call] = []
@@ -192,13 +207,16 @@ class Load:
         self._idle.append(client)
 
     def _start(self, due_s: float) -> None:
+        if not self._idle and self._to_open:
+            self._to_open -= 1
+            self._add(self._open_one())
         if not self._idle:
             self.not_sent.append(due_s)
             return
         source = target = self._pick()
         while target == source:
             target = self._pick()
-        client = self._idle.pop()
+        client = self._idle.popleft()  # the one that was used longest ago, for those that are idle for long are closed
         self._due_s[client] = due_s
         client.start(source, target)
 
@@ -211,10 +229,19 @@ class Load:
                 was_run = client.ended()
             except Closed as closed:
                 assert (closed.code, closed.reason) == (1013, "Overloaded"), closed
+                self.calls.append(Call(self._due_s.pop(client), time.perf_counter(), False))
                 self._selector.unregister(client)
                 client.close()
                 self._reopening.later()
-                self.calls.append(Call(self._due_s.pop(client), time.perf_counter(), False))
+                continue
+            except Idle:
+                if client in self._due_s:
+                    self.not_sent.append(self._due_s.pop(client))
+                else:
+                    self._idle.remove(client)
+                self._selector.unregister(client)
+                client.close()
+                self._to_open += 1
                 continue
             if was_run is not None:
                 self.calls.append(Call(self._due_s.pop(client), time.perf_counter(), was_run))
@@ -225,22 +252,29 @@ def latencies_ms(calls: list[Call]) -> list[float]:
     return [call.latency_ms for call in calls if call.was_run]
 
 
-def recovered_s(load: Load, since_s: float, until_s: float, usual_ms: float) -> float | None:
-    """How long after the overload the p99 of what was due in a quarter of a second was, and stayed, as before."""
-    recovered: float | None = None
+def medians_ms(calls: list[Call], since_s: float, until_s: float) -> list[float]:
+    """The median latency of what was due in each quarter of a second; infinite if one was refused."""
+    found: list[float] = []
     for number in range(int((until_s - since_s) / BUCKET_S)):
         from_s = since_s + number * BUCKET_S
-        found = [call for call in load.calls if from_s <= call.due_s < from_s + BUCKET_S]
-        is_usual = bool(found) and all(call.was_run for call in found)
-        is_usual = is_usual and percentile(latencies_ms(found), 0.99) <= RECOVERED * usual_ms
-        recovered = (number * BUCKET_S if recovered is None else recovered) if is_usual else None
-    return recovered
+        due = [call for call in calls if from_s <= call.due_s < from_s + BUCKET_S]
+        found.append(percentile(latencies_ms(due), 0.5) if due and all(call.was_run for call in due) else math.inf)
+    return found
+
+
+def recovered_s(load: Load, before: tuple[float, float], after: tuple[float, float]) -> float | None:
+    """How long after the overload the medians were, and stayed, at most twice the worst one before it."""
+    usual_ms = max(medians_ms(load.calls, *before))
+    late = [number for number, ms in enumerate(medians_ms(load.calls, *after)) if ms > RECOVERED * usual_ms]
+    recovered = (late[-1] + 1) * BUCKET_S if late else 0.0
+    return recovered if recovered + BUCKET_S < after[1] - after[0] else None
 
 
 def measure(server: ServerProcess, over: str, options: argparse.Namespace) -> Figures:
     seed(server.port, options.accounts)
     kind = HttpClient if over == "http" else SocketClient
-    load = Load(lambda: kind(server.port), options.clients, uniform(options.accounts))
+    pick = uniform(options.accounts)
+    load = Load(lambda: kind(server.port), options.clients, pick)
     load.closed_loop(CLOSED_LOOP, 2.0)
     sustainable = load.closed_loop(CLOSED_LOOP, options.seconds / 3)
     memory: list[float] = [private_mib(server.process.pid)]
@@ -269,14 +303,13 @@ def measure(server: ServerProcess, over: str, options: argparse.Namespace) -> Fi
     phases = [(begun_s, overload_s), (overload_s, after_s), (after_s, end_s)]
     quiet, crowded, later = ([call for call in load.calls if low <= call.due_s < high] for low, high in phases)
     served = [call for call in load.calls if overload_s <= call.ended_s < after_s and call.was_run]
-    usual_ms = percentile(latencies_ms(quiet), 0.99)
-    recovery_s = recovered_s(load, after_s, end_s, usual_ms)
+    recovery_s = recovered_s(load, phases[0], phases[2])
     balances, expected = total(server.port, options.accounts), options.accounts * BALANCE
     cpu = used.figures_since(before, after_s - overload_s, max(len(served), 1))
     return {
         "sustainable/s": sustainable,
         "before: p50 ms": percentile(latencies_ms(quiet), 0.5),
-        "before: p99 ms": usual_ms,
+        "before: p99 ms": percentile(latencies_ms(quiet), 0.99),
         "overload: due/s": (len(crowded) + len(load.not_sent)) / (after_s - overload_s),
         "overload: run/s": len(served) / (after_s - overload_s),
         "overload: refused": sum(not call.was_run for call in crowded),
@@ -297,14 +330,15 @@ def main() -> None:
     parser = arguments_of("Measures what becomes of calls that arrive faster than they can be run.")
     parser.add_argument("--over", choices=("http", "websocket"), default=None, help="both, if it is not given")
     parser.add_argument("--accounts", type=int, default=10_000)
-    parser.add_argument("--clients", type=int, default=4000, help="connections of this program")
+    parser.add_argument("--clients", type=int, default=3000, help="connections of this program")
     parser.add_argument("--queue", type=int, default=1000, help="EVOLUTE_CALL_QUEUE_LENGTH_MAX of the server")
     parser.add_argument("--factor", type=float, default=2.0, help="of the sustainable load that arrives")
     parser.add_argument("--seconds", type=float, default=9.0, help="of overload")
     options = parser.parse_args()
     for over in ("http", "websocket") if options.over is None else (options.over,):
         with tempfile.TemporaryDirectory(prefix="evolute-benchmark-") as folder:
-            environment = {"EVOLUTE_CALL_QUEUE_LENGTH_MAX": str(options.queue)}
+            names = ("EVOLUTE_CALL_QUEUE_LENGTH_MAX", "EVOLUTE_HTTP_CALLS_MAX")
+            environment = dict.fromkeys(names, str(options.queue))
             data = Path(folder) / "data"
             with ServerProcess(
                 LEDGER, data, command=options.command, workers=options.workers, environment=environment

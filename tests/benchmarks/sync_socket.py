@@ -31,14 +31,15 @@ class Closed(ConnectionError):
 class SyncSocket:
     """One session. `receive` gives the messages that have arrived; `mutate` and `subscribe` say what to send."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", *, session: str | None = None) -> None:
         self._socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._requests = 0
         self._queries = 0
         self._shake_hands(host)
-        self.send({"type": "Connect", "sessionId": str(uuid.uuid4()), "connectionCount": 0, "lastCloseReason": None})
+        opening = {"type": "Connect", "connectionCount": 0, "lastCloseReason": None}
+        self.send({**opening, "sessionId": session or str(uuid.uuid4())})
 
     def fileno(self) -> int:
         return self._socket.fileno()

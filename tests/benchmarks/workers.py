@@ -141,10 +141,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns of each; the fastest counts")
     options = parser.parse_args()
     with ExitStack() as stack:
-        servers = []
-        for options.workers in (1, 2):
-            servers.append(stack.enter_context(benchmark_server(options)))
-        figures = measure(*servers, options)
+        options.workers = 1
+        one = stack.enter_context(benchmark_server(options))
+        options.workers = 2
+        two = stack.enter_context(benchmark_server(options))
+        figures = measure(one, two, options)
     show(f"mutations of {options.work} ms, {options.sessions} sessions", figures, as_json=options.json)
 
 

@@ -66,6 +66,7 @@ from evolute.protocol.messages import (
 from evolute.registry.registry import RegistryReport
 from evolute.sync.connection import Connection, Host, SocketGone
 from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.intake import Intake
 from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 
@@ -280,6 +281,7 @@ async def world(limits: Limits | None = None, executor_type: type[Executor] = Ex
             published_ts=lambda: database.log.published_ts,
             identity_of=identity_of,
             disclosure=Disclosure(redact=False, new_request_id=lambda: "0" * 16),
+            intake=Intake(limits),
         )
         made = World(host, database, runners)
         try:

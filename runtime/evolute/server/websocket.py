@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGISendEvent
@@ -21,6 +22,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode
 
+from evolute.errors import Overloaded
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
 from evolute.sync.connection import Connection, Host, SocketGone
@@ -133,6 +135,14 @@ class AsgiSocket:
             raise SocketGone from error
 
 
+@dataclass(slots=True)
+class BegunMessages:
+    """The bytes that all connections of one server hold of messages whose ends have not come."""
+
+    bytes_max: int
+    bytes: int = 0
+
+
 class SyncProtocol(WebSocketsSansIOProtocol):
     """uvicorn's websocket protocol with fragmented sends, and an end to waiting for peers that have stopped reading.
 
@@ -141,6 +151,9 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     fragment_bytes: int
     close_s: float
+    begun: BegunMessages
+    _begun_bytes = 0
+    _has_ended = False
     _heard_at = 0.0
     _unwritten_bytes = 0
 
@@ -207,6 +220,7 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
+        self._has_ended = True
         if self.curr_msg_data_type == "text" and not self.close_sent:
             self.frames = [b"".join(self.frames)]
             try:
@@ -220,7 +234,24 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
+        self._has_ended = False
         super().data_received(data)
+        unread = len(self.conn.reader.buffer)
+        if unread or self.frames or self._begun_bytes:
+            self._note_begun(unread if self._has_ended or not self.frames else self._begun_bytes + len(data))
+
+    def _note_begun(self, length: int) -> None:
+        """So much there is of a message whose end has not come."""
+        self.begun.bytes += length - self._begun_bytes
+        self._begun_bytes = length
+        if self.begun.bytes > self.begun.bytes_max and length and not self.close_sent:
+            self._note_begun(0)
+            self.conn.fail(CloseCode.TRY_AGAIN_LATER, Overloaded.code)
+            self.handle_parser_exception()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._note_begun(0)
+        super().connection_lost(exc)
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, perhaps in the middle of a long message.
@@ -251,4 +282,5 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 def sync_protocol(limits: Limits) -> type[SyncProtocol]:
     """The protocol class for a server with these limits; uvicorn makes the instances."""
     settings = {"fragment_bytes": limits.frame_fragment_bytes, "close_s": limits.close_ms_max / 1000}
-    return type("SyncProtocol", (SyncProtocol,), settings)
+    begun = BegunMessages(limits.messages_begun_bytes_max)
+    return type("SyncProtocol", (SyncProtocol,), {**settings, "begun": begun})

@@ -5,7 +5,8 @@
                               └── one task per mutation, action, computation, and token whose keys must be fetched
 
 The reader hands over all that has arrived before a Transition begins, because beginning takes a turn of its own in the
-event loop. Behind a token it reads nothing until it is known whose it is. The writer tells the session when the socket
+event loop. Behind a token it reads nothing until it is known whose it is, and behind too many calls nothing until some
+have ended (`intake`). The writer tells the session when the socket
 has taken a Transition, so a reader that is slow gets one Transition at a time; one that takes nothing at all is cut off
 at `session_outgoing_bytes_max`.
 
@@ -43,6 +44,7 @@ from evolute.sync.effects import (
     Verify,
 )
 from evolute.sync.identity import Identity, IdentityOf
+from evolute.sync.intake import Intake
 from evolute.sync.session import Session
 from evolute.sync.transition import Disclosure
 
@@ -85,6 +87,7 @@ class Host:
     published_ts: Callable[[], int]
     identity_of: IdentityOf
     disclosure: Disclosure
+    intake: Intake
 
 
 class Connection:
@@ -107,6 +110,8 @@ class Connection:
         self._computation: asyncio.Task[None] | None = None
         self._verification: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._share = host.intake.share()
+        self._actions_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -126,6 +131,7 @@ class Connection:
             self._session.close()
             await self._stop(reader, self._writer)
             await asyncio.gather(*self._calls, return_exceptions=True)
+            self._share.close()
 
     def finish(self) -> None:
         """Takes no more messages. `run` closes the socket and returns once what runs has been answered and shown."""
@@ -168,6 +174,9 @@ class Connection:
                 self._perform(self._session.receive(frame, now_ns=now_ns, published_ts=published_ts))
                 if self._verification is not None:
                     await self._verification
+                self._hold()
+                if self._share.is_full:
+                    await self._share.wait_room()
         except Exception:
             self._fail_unexpectedly("reading from a client")
 
@@ -311,12 +320,14 @@ class Connection:
             except DiskFault as error:
                 outcome = _not_done(error)
             self._perform(self._session.mutation_done(outcome))
+            self._hold()
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the mutation {call.path}")
 
     async def _act(self, request_id: int, call: Call) -> None:
+        self._actions_bytes += len(call.arguments)
         try:
             outcome = await self._host.executor.act(call)
             self._perform(self._session.action_done(request_id, outcome))
@@ -324,6 +335,13 @@ class Connection:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the action {call.path}")
+        finally:
+            self._actions_bytes -= len(call.arguments)
+            self._hold()
+
+    def _hold(self) -> None:
+        """Says how much this client has asked for that is not done."""
+        self._share.hold(self._session.mutations_bytes + self._actions_bytes)
 
     async def _compute(self, wanted: Compute) -> None:
         try:

@@ -206,6 +206,11 @@ class Session:
         self._mutations.add(message.request_id, self._requested.call("mutation", message, message.request_id))
         self._start_next_mutation()
 
+    @property
+    def mutations_bytes(self) -> int:
+        """The arguments of the mutations that have not ended."""
+        return self._mutations.bytes
+
     def mutation_committed(self, commit_ts: int) -> None:
         """The running mutation is published. Call in that very turn: no Transition may show it before its answer."""
         self._mutations.committed(commit_ts)
