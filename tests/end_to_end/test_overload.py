@@ -20,7 +20,8 @@ import orjson
 import pytest
 
 from tests.benchmarks.measures import private_mib
-from tests.benchmarks.sync_socket import Closed, SyncSocket
+from tests.benchmarks.sync_socket import SyncSocket
+from tests.benchmarks.web_socket import Closed
 from tests.end_to_end.app_under_test import APP, Gates, write_functions
 from tests.end_to_end.raw_session import RawSession
 from tests.end_to_end.server_process import ServerProcess
@@ -37,13 +38,13 @@ QUIET_S = 0.5
 GROWTH_MIB_MAX = 60
 """Of the server. What is sent to it in vain is 160 MiB."""
 BOUNDS = {
-    "EVOLUTE_REQUESTS_PER_WORKER_MAX": "2",
-    "EVOLUTE_CALL_QUEUE_LENGTH_MAX": str(QUEUE),
-    "EVOLUTE_HTTP_CALLS_MAX": "50",
-    "EVOLUTE_HTTP_CALLS_BYTES_MAX": str(8 * MIB),
-    "EVOLUTE_SESSION_MUTATIONS_MAX": str(SESSION_MUTATIONS),
-    "EVOLUTE_SESSION_CALLS_BYTES_MAX": str(2 * MIB),
-    "EVOLUTE_MESSAGES_BEGUN_BYTES_MAX": str(BEGUN_MIB * MIB),
+    "requests_per_worker_max": 2,
+    "call_queue_length_max": QUEUE,
+    "http_calls_max": 50,
+    "http_calls_bytes_max": 8 * MIB,
+    "session_mutations_max": SESSION_MUTATIONS,
+    "session_calls_bytes_max": 2 * MIB,
+    "messages_begun_bytes_max": BEGUN_MIB * MIB,
 }
 NOTES = """
 from evolute import MutationCtx, QueryCtx, mutation, query
@@ -137,7 +138,7 @@ class Post:
 def overloaded(tmp_path: Path) -> Iterator[Overloaded]:
     gates = Gates(tmp_path)
     functions = write_functions(tmp_path / "functions", {**APP, "notes.py": NOTES})
-    environment = {**gates.environment, **BOUNDS}
+    environment = {**gates.environment, **{f"EVOLUTE_{name.upper()}": str(bound) for name, bound in BOUNDS.items()}}
     with ServerProcess(functions, tmp_path / "data", workers=1, environment=environment) as server:
         yield Overloaded(server, gates)
         assert server.stop() == 0

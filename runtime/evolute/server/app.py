@@ -34,8 +34,8 @@ from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
 from evolute.server.function_logs import FunctionLogs
 from evolute.server.http_api import HttpApi
+from evolute.server.http_door import guarded_protocol
 from evolute.server.http_error import HttpError, response_to_error
-from evolute.server.http_protocol import http_protocol
 from evolute.server.metrics import Metrics
 from evolute.server.openapi import OpenApi
 from evolute.server.plain_pages import plain_pages
@@ -119,7 +119,7 @@ def build_server(app: Starlette, config: Config) -> uvicorn.Server:
         app,
         host=config.host,
         port=config.port,
-        http=http_protocol(limits),
+        http=guarded_protocol(limits),
         ws=sync_protocol(limits),
         ws_max_size=limits.message_bytes_max,
         ws_ping_interval=silence_s / 4,

@@ -110,7 +110,8 @@ class Connection:
         self._computation: asyncio.Task[None] | None = None
         self._verification: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._share = host.intake.share()
+        self._has_room = asyncio.Event()
+        self._share = host.intake.share(self._has_room.set)
         self._actions_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
@@ -175,8 +176,9 @@ class Connection:
                 if self._verification is not None:
                     await self._verification
                 self._hold()
-                if self._share.is_full:
-                    await self._share.wait_room()
+                while self._share.stops():
+                    self._has_room.clear()
+                    await self._has_room.wait()
         except Exception:
             self._fail_unexpectedly("reading from a client")
 
@@ -341,7 +343,7 @@ class Connection:
 
     def _hold(self) -> None:
         """Says how much this client has asked for that is not done."""
-        self._share.hold(self._session.mutations_bytes + self._actions_bytes)
+        self._share.hold(self._session.mutations.bytes + self._actions_bytes)
 
     async def _compute(self, wanted: Compute) -> None:
         try:

@@ -38,9 +38,9 @@ class Door:
         self._bytes = 0
         self._left_in_turn = BEGUN_PER_TURN
         self._is_turning = False
-        self._waiting: deque[tuple[HttpProtocol, RequestResponseCycle, ASGI3Application]] = deque()
+        self._waiting: deque[tuple[GuardedProtocol, RequestResponseCycle, ASGI3Application]] = deque()
 
-    def enter(self, protocol: HttpProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def enter(self, protocol: GuardedProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Begins the request, in this turn or in one of the next."""
         if not self._is_turning:
             self._is_turning = True
@@ -59,7 +59,7 @@ class Door:
         for _ in range(min(BEGUN_PER_TURN, len(self._waiting))):
             self._begin(*self._waiting.popleft())
 
-    def _begin(self, protocol: HttpProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _begin(self, protocol: GuardedProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if cycle.disconnected:
             return
         if not _is_call(cycle.scope["path"]):
@@ -95,8 +95,8 @@ def _is_call(path: str) -> bool:
     return path in _CALLS or path.startswith(_CALLS_BY_ADDRESS)
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, with a door. Use what `http_protocol` gives."""
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's, with a door. Use what `guarded_protocol` gives."""
 
     def __init__(self, *arguments: Any, door: Door, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -138,6 +138,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
 
-def http_protocol(limits: Limits) -> Any:
+def guarded_protocol(limits: Limits) -> Any:
     """What makes the protocols of a server with these limits; uvicorn calls it for every connection."""
-    return partial(HttpProtocol, door=Door(limits))
+    return partial(GuardedProtocol, door=Door(limits))
