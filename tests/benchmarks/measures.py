@@ -125,11 +125,12 @@ class Running(Protocol):
 
 def cpu_times(server: Running) -> CpuTimes:
     own = resource.getrusage(resource.RUSAGE_SELF)
-    workers_s = sum(_cpu_s(pid) for pid in server.children())
-    return CpuTimes(own.ru_utime + own.ru_stime, _cpu_s(server.process.pid), workers_s)
+    workers_s = sum(cpu_s(pid) for pid in server.children())
+    return CpuTimes(own.ru_utime + own.ru_stime, cpu_s(server.process.pid), workers_s)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """The processor time of one process, in clock ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -33,11 +34,17 @@ class SyncSocket(WebSocket):
 
     def subscribe(self, path: str, arguments: Message) -> int:
         """Adds a query; returns its id."""
-        query_id, self._queries = self._queries, self._queries + 1
-        added = {"type": "Add", "queryId": query_id, "udfPath": path, "args": [arguments]}
-        head = {"type": "ModifyQuerySet", "baseVersion": query_id, "newVersion": query_id + 1}
-        self.send({**head, "modifications": [added]})
-        return query_id
+        return self.subscribe_all(path, [arguments])
+
+    def subscribe_all(self, path: str, arguments: Sequence[Message]) -> int:
+        """Adds a query for each of the arguments, at once; returns the id of the first. The others follow it."""
+        first, self._queries = self._queries, self._queries + len(arguments)
+        added = [
+            {"type": "Add", "queryId": query_id, "udfPath": path, "args": [one]}
+            for query_id, one in enumerate(arguments, first)
+        ]
+        self.send({"type": "ModifyQuerySet", "baseVersion": first, "newVersion": self._queries, "modifications": added})
+        return first
 
     def send(self, message: Message) -> None:
         self.send_text(orjson.dumps(message))

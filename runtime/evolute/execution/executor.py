@@ -129,7 +129,7 @@ class Executor:
         """
         with self._admission.admit():
             result = await self.query_cache.latest(call)
-            if not result.good_at(ts) and self._database.log.first_published_touch(result.run.read_set, ts) is not None:
+            if not result.good_at(ts) and self._database.log.first_published_touch(result.read_set, ts) is not None:
                 raise OutOfRetention(
                     f"What '{call.path}' reads has changed since {ts}. Ask for the latest timestamp, and run all "
                     "queries that belong together again."

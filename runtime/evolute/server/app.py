@@ -1,7 +1,8 @@
 """The ASGI application over a Backend, and the server that listens for it.
 
-Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, plain pages
-                                     └───► static files, or the front page
+Slashes ──► Cors ──► Faults ──► HotRoutes ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, …
+                                    │            └───► static files, or the front page
+                                    └───► HttpApi
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from evolute.server.auth import Authenticator
 from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
 from evolute.server.function_logs import FunctionLogs
+from evolute.server.hot_routes import HotRoutes
 from evolute.server.http_api import HttpApi
 from evolute.server.http_door import guarded_protocol
 from evolute.server.http_error import HttpError, response_to_error
@@ -103,7 +105,8 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     static_folder = backend.config.static_folder
     if static_folder is None:
         routes.append(Route("/", root))
-    middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
+    hot = {("POST", "/api/query"): api.query, ("POST", "/api/mutation"): api.mutation}
+    middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults), Middleware(HotRoutes, hot)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
     if static_folder is not None:
         app.router.default = StaticFiles(static_folder, otherwise=app.router.not_found)

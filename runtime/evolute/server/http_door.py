@@ -18,10 +18,11 @@ from typing import Any
 
 import orjson
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from evolute.errors import Overloaded
 from evolute.limits import Limits
+from evolute.server.http_protocol import HttpProtocol
 
 BEGUN_PER_TURN = 32
 
@@ -95,8 +96,8 @@ def _is_call(path: str) -> bool:
     return path in _CALLS or path.startswith(_CALLS_BY_ADDRESS)
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's, with a door. Use what `guarded_protocol` gives."""
+class GuardedProtocol(HttpProtocol):
+    """With a door. Use what `guarded_protocol` gives."""
 
     def __init__(self, *arguments: Any, door: Door, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

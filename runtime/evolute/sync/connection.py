@@ -173,6 +173,7 @@ class Connection:
                     return
                 now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
                 self._perform(self._session.receive(frame, now_ns=now_ns, published_ts=published_ts))
+                del frame  # which may be large, and the next one may be long in coming
                 if self._verification is not None:
                     await self._verification
                 self._hold()
@@ -193,7 +194,9 @@ class Connection:
                     self._outgoing.popleft()
                     self._outgoing_bytes -= len(send.message)
                     self._last_sent_ns = monotonic_ns()
-                    if send.is_transition:
+                    is_transition = send.is_transition
+                    del send
+                    if is_transition:
                         self._perform(self._session.transition_sent())
                 if self._closing is None:
                     self._has_outgoing.clear()
