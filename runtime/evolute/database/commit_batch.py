@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from evolute.clock import monotonic_ns
 from evolute.database.fill import Fill
 from evolute.database.pending_view import Puts
 from evolute.database.read_set import ReadSet
@@ -25,6 +26,7 @@ class Arrival:
 
     __slots__ = (
         "_puts",
+        "arrived_ns",
         "begin_ts",
         "bytes",
         "commit_ts",
@@ -34,6 +36,7 @@ class Arrival:
         "on_validated",
         "read_set",
         "seen",
+        "validated_ns",
         "write_set",
     )
 
@@ -61,6 +64,7 @@ class Arrival:
         self.on_validated = on_validated
         self.commit_ts = 0
         """Given when it has been validated."""
+        self.arrived_ns, self.validated_ns = monotonic_ns(), 0
         self._puts: Puts | None = None
 
     def puts(self) -> Puts:
@@ -87,16 +91,21 @@ class Arrival:
 
 
 class CommitBatch:
-    """Validated arrivals that become durable together, in the order of their timestamps; never empty for long."""
+    """Validated arrivals that become durable together, in the order of their timestamps; never empty for long.
 
-    __slots__ = ("arrivals", "bytes", "first_ts", "last_ts")
+    The writer was given it at `begun_ns` and had it written at `written_ns`.
+    """
+
+    __slots__ = ("arrivals", "begun_ns", "bytes", "first_ts", "last_ts", "written_ns")
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
         self.bytes = 0
         self.first_ts = self.last_ts = 0
+        self.begun_ns = self.written_ns = 0
 
     def add(self, arrival: Arrival) -> None:
+        arrival.validated_ns = monotonic_ns()
         self.arrivals.append(arrival)
         self.bytes += arrival.bytes
         self.first_ts = self.first_ts or arrival.commit_ts

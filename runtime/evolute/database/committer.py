@@ -65,6 +65,7 @@ from evolute.errors import (
     Withdrawn,
 )
 from evolute.limits import Limits
+from evolute.stages import Stages
 from evolute.storage.engine import Engine
 
 
@@ -86,6 +87,7 @@ class Committer:
         clock: Clock,
         limits: Limits,
         on_fate_unknown: Callable[[BaseException], None],
+        stages: Stages | None = None,
     ) -> None:
         self._log = log
         self._log_writer = log_writer
@@ -93,6 +95,7 @@ class Committer:
         self._clock = clock
         self._limits = limits
         self._on_fate_unknown = on_fate_unknown
+        self._stages = stages or Stages()
         self._loop = asyncio.get_running_loop()
         self._last_ts = log.published_ts
 
@@ -106,7 +109,7 @@ class Committer:
         self._held: deque[Arrival] = deque()
         self._is_closing = False
         self._fate_unknown: FateUnknown | None = None
-        self._withdrawals = 0
+        self._withdrawals = self._withdrawn = 0
 
         self._write_rate = WriteRate(limits.write_bytes_per_s_max, clock.now_ns())
         self._queue_length = self._queue_bytes = 0
@@ -183,6 +186,7 @@ class Committer:
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
         if seen is not None and seen != self._withdrawals:
+            self._withdrawn += 1
             raise Withdrawn
 
     @asynccontextmanager
@@ -216,6 +220,7 @@ class Committer:
             conflicts=self._conflicts,
             batches=self._batches,
             failed_batches=self._failed_batches,
+            withdrawn=self._withdrawn,
             queue_length=self._queue_length,
             queue_bytes=self._queue_bytes,
             held=len(self._held),
@@ -344,6 +349,7 @@ class Committer:
             for arrival in batch.arrivals:
                 arrival.succeed()
             self._log_writer.wake()
+            self._stages.note_published(batch.arrivals, batch.begun_ns, batch.written_ns)
         except Exception as error:
             # A listener broke its contract: some of those who must hear of these commits have not.
             self._stop(error, batch)
@@ -353,6 +359,7 @@ class Committer:
         self._withdrawals += 1
         self._log_writer.withdraw(batch.last_ts)
         unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
+        self._withdrawn += len(unfounded)
         for arrival in (*batch.arrivals, *unfounded):
             self._leave(arrival)
         self._fail(batch.arrivals, error)

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from evolute.clock import monotonic_ns
 from evolute.database.database import Database
 from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
@@ -95,14 +96,18 @@ class Attempts:
                     lost_at = conflict.key
                     if turn is not None:
                         turn.leave()
+                    lost_ns = monotonic_ns()
                     turn = await self._lines.take_turn(conflict.key)
                     committer = self._database.committer
                     if path is None or not committer.has_view:
                         await self._database.log.wait_published(committer.last_pending_ts)
+                    self._database.stages.line.add(monotonic_ns() - lost_ns)
         finally:
             if turn is not None:
                 turn.leave()
+        lost_ns = monotonic_ns()
         async with self._database.committer.serially():
+            self._database.stages.line.add(monotonic_ns() - lost_ns)
             self.serial_runs += 1
             try:
                 # All commits wait for this run, those of a deployment too that might bring workers that start again.
@@ -123,7 +128,10 @@ class Attempts:
         if path is None:
             run = await attempt(FIRST)
             return run.value, await self._commit(run, on_commit)
+        came_ns = monotonic_ns()
         place = await self._crowd.enter(path, has_lost=turn is not None)
+        if place.is_narrow:
+            self._database.stages.line.add(monotonic_ns() - came_ns)
 
         def on_validated() -> None:
             self._crowd.note(path, lost=False)

@@ -141,8 +141,7 @@ class Executor:
         if not calls:
             return {}
         with self._admission.admit():
-            at_least_ts = self._database.log.published_ts
-            _, results = await self.query_cache.results_at(calls, (), at_least_ts=at_least_ts)
+            results = await self.query_cache.latest_together(calls)
             return {call: _as_outcome(result) for call, result in results.items()}
 
     async def queries_at(

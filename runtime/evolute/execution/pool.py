@@ -36,6 +36,7 @@ from evolute.execution.worker_death import action_error, crashed, runs_again, ti
 from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
+from evolute.stages import Stages
 from evolute.system.deployments import Deployment
 
 logger = logging.getLogger("evolute.pool")
@@ -57,7 +58,9 @@ class Pool:
         on_worker_death: Callable[[], object],
         processes: ProcessStarter | None = None,
         pending_view: Callable[[], PendingView | None] = lambda: None,
+        stages: Stages | None = None,
     ) -> None:
+        self._stages = stages or Stages()
         self._pending_view = pending_view
         self._data_path = data_path
         self._clock = clock
@@ -303,6 +306,7 @@ class Pool:
             lane,
             self._limits,
             processes=self._processes,
+            stages=self._stages if lane == "transaction" else None,
             on_outcome=lambda worker: self._has_changed(worker.lane),
             on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),

@@ -194,7 +194,7 @@ class FunctionOutcome(NamedTuple):
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
     (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE). `exiting` means that the worker process ends after this
-    outcome. `seen` is the snapshot's.
+    outcome. `seen` is the snapshot's; `busy_ns` is how long a transaction worker was busy with it.
     """
 
     id: int
@@ -205,6 +205,7 @@ class FunctionOutcome(NamedTuple):
     refused: Refusal | None = None
     exiting: bool = False
     seen: int | None = None
+    busy_ns: int = 0
 
     def to_wire(self) -> Wire:
         return (
@@ -216,11 +217,12 @@ class FunctionOutcome(NamedTuple):
             self.refused,
             self.exiting,
             self.seen,
+            self.busy_ns,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionOutcome:
-        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen = wire
+        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns = wire
         return cls(
             request_id,
             begin_ts,
@@ -230,6 +232,7 @@ class FunctionOutcome(NamedTuple):
             refused,
             exiting,
             seen,
+            busy_ns,
         )
 
 

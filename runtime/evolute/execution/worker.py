@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evolute import garbage_collector
+from evolute.clock import monotonic_ns
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
@@ -173,12 +174,14 @@ def _run(
     runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits, kept: KeptSnapshots
 ) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
+    begun_ns = monotonic_ns()
     try:
         kept.let_go_of_the_old()
         if request.kept:
-            return kept.run(runner, request)
+            return kept.run(runner, request)._replace(busy_ns=monotonic_ns() - begun_ns)
         with Snapshot(engine.reader(), request.pending) as snapshot:
-            return runner.run(request, snapshot)._replace(seen=snapshot.seen)
+            outcome = runner.run(request, snapshot)
+            return outcome._replace(seen=snapshot.seen, busy_ns=monotonic_ns() - begun_ns)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
 

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
@@ -29,6 +29,7 @@ from evolute.execution.channel import Frame
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.limits import Limits
+from evolute.stages import Stages
 from evolute.system.deployments import Deployment
 
 Lane: TypeAlias = Literal["transaction", "action", "blocking", "rows"]
@@ -56,6 +57,7 @@ class Pending:
     places: int = 1
     sent_ns: int = 0
     fresh: bool = False
+    asked_ns: int = field(default_factory=monotonic_ns)
     kept: int = 0  # the number of a snapshot that this very worker keeps; with no calls, it is to
 
 
@@ -82,6 +84,7 @@ class WorkerProcess:
         on_outcome: Callable[[WorkerProcess], None],
         on_late: Callable[[WorkerProcess], None],
         on_gone: Callable[[WorkerProcess], None],
+        stages: Stages | None = None,
     ) -> None:
         self.lane = lane
         self.pending: dict[int, Pending] = {}
@@ -94,7 +97,7 @@ class WorkerProcess:
         self.killed_because: str | None = None
         self.overdue: Pending | None = None  # the request that it was killed for
         self._limits = limits
-        self._processes = processes
+        self._processes, self._stages = processes, stages
         self._on_outcome = on_outcome
         self._on_late = on_late
         self._on_gone = on_gone
@@ -310,12 +313,14 @@ class WorkerProcess:
 
     def _on_outcome_frame(self, outcome: FunctionOutcome) -> None:
         pending = self.pending.pop(outcome.id, None)
-        self._head_since_ns = monotonic_ns()
+        self._head_since_ns = now_ns = monotonic_ns()
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
+            if self._stages is not None:
+                self._stages.note_run(pending.kind, pending.asked_ns, now_ns, outcome.busy_ns)
         self._on_outcome(self)
         if self.retired:
             self.retire()

@@ -81,6 +81,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         identity_of=authenticator.identity_of,
         disclosure=disclosure,
         intake=Intake(limits),
+        stages=backend.database.stages,
     )
     sync = SyncEndpoint(host)
     backend.key_ring.on_revoked(sync.key_revoked)

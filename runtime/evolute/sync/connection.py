@@ -21,7 +21,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
@@ -32,6 +32,7 @@ from evolute.execution.request import Call, CallError, Outcome
 from evolute.limits import Limits
 from evolute.protocol.codec import encode_server
 from evolute.protocol.messages import Ping, Token
+from evolute.stages import Stages
 from evolute.sync.effects import (
     AwaitBurst,
     Close,
@@ -88,6 +89,7 @@ class Host:
     identity_of: IdentityOf
     disclosure: Disclosure
     intake: Intake
+    stages: Stages = field(default_factory=Stages)
 
 
 class Connection:
@@ -105,6 +107,7 @@ class Connection:
         self._closing: Close | None = None
         self._last_sent_ns = monotonic_ns()
         self._begin_handle: asyncio.Handle | None = None
+        self._scheduled_ns = self._begun_ns = 0  # the next Transition; the one under way
         self._opening_turns_left = _OPENING_TURNS
         self._timers: set[asyncio.TimerHandle] = set()
         self._computation: asyncio.Task[None] | None = None
@@ -197,6 +200,7 @@ class Connection:
                     is_transition = send.is_transition
                     del send
                     if is_transition:
+                        self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
                         self._perform(self._session.transition_sent())
                 if self._closing is None:
                     self._has_outgoing.clear()
@@ -258,6 +262,7 @@ class Connection:
 
     def _schedule_begin(self) -> None:
         if self._begin_handle is None:
+            self._scheduled_ns = monotonic_ns()
             self._begin_handle = self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
@@ -265,8 +270,9 @@ class Connection:
         if self._opening_turns_left > 0:
             self._opening_turns_left -= 1
             self._schedule_begin()
-        else:
-            self._perform(self._session.begin(now_ns=self._host.clock.now_ns()))
+        elif effects := self._session.begin(now_ns=self._host.clock.now_ns()):
+            self._begun_ns = self._scheduled_ns
+            self._perform(effects)
 
     def _end_burst(self) -> None:
         self._perform(self._session.burst_over())

@@ -314,6 +314,8 @@ class Session:
         if not is_news and not unanswered:
             self._phase = Phase.IDLE
             self._send_answers()
+            if self._is_dirty():  # by what came while this was computed
+                self._on_dirty()
             return self._taken()
         skew_ms = self._requested.client_clock_skew_ms
         self._parked = encode_transition(
