@@ -17,11 +17,12 @@ Message = dict[str, Any]
 class SyncSocket(WebSocket):
     """One session. `receive` gives the messages that have arrived; `mutate` and `subscribe` say what to send."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", *, session: str | None = None) -> None:
         super().__init__(port, "/api/sync", host)
         self._requests = 0
         self._queries = 0
-        self.send({"type": "Connect", "sessionId": str(uuid.uuid4()), "connectionCount": 0, "lastCloseReason": None})
+        opening = {"type": "Connect", "connectionCount": 0, "lastCloseReason": None}
+        self.send({**opening, "sessionId": session or str(uuid.uuid4())})
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 

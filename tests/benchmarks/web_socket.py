@@ -11,7 +11,16 @@ import base64
 from tests.benchmarks.sockets import connected
 
 RECEIVE_BYTES = 64 * 1024  # beyond this the memory for it is asked of the system every time, which takes 20 µs
-_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
+
+
+class Closed(ConnectionError):
+    """The server has said that it closes, and why."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.code = int.from_bytes(payload[:2], "big")
+        self.reason = payload[2:].decode()
+        super().__init__(f"the server closed: {self.code} {self.reason}")
 
 
 class WebSocket:
@@ -61,6 +70,8 @@ class WebSocket:
                 texts.append(bytes(buffer[at:start]))
             elif first == _PING:
                 self._socket.sendall(bytes((_PONG, 0x80 | length)) + bytes(4) + bytes(buffer[at:start]))
+            elif first == _CLOSE:
+                raise Closed(bytes(buffer[at:start]))
             else:
                 raise ConnectionError(f"unexpected frame {first:#x}: {bytes(buffer[at:start])!r}")
         del buffer[:start]

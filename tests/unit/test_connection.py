@@ -65,8 +65,10 @@ from evolute.protocol.messages import (
     UserToken,
 )
 from evolute.registry.registry import RegistryReport
-from evolute.sync.connection import Connection, Host, SocketGone
+from evolute.sync.connection import Connection, Host
 from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.intake import Intake
+from evolute.sync.socket import SocketGone
 from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 
@@ -302,6 +304,7 @@ async def world(limits: Limits | None = None, executor_type: type[Executor] = Ex
             published_ts=lambda: database.log.published_ts,
             identity_of=identity_of,
             disclosure=Disclosure(redact=False, new_request_id=lambda: "0" * 16),
+            intake=Intake(limits),
         )
         made = World(host, database, runners)
         try:

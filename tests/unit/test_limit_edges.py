@@ -119,6 +119,13 @@ ELSEWHERE = {
     "session_mutations_max": "scripts/test_sessions.py::test_script",
     "session_actions_max": "scripts/test_sessions.py::test_script",
     "session_outgoing_bytes_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",
+    "session_queries_bytes_max": "scripts/test_sessions.py::test_script",
+    "session_calls_bytes_max": "unit/test_intake.py::test_who_holds_too_much_waits",
+    "all_sessions_calls_bytes_max": "unit/test_intake.py::test_when_all_hold_too_much_who_holds_anything_waits",
+    "messages_begun_bytes_max": "end_to_end/test_overload.py::test_what_waits_takes_a_bounded_amount_of_memory",
+    "http_calls_max": "end_to_end/test_overload.py::test_of_a_flood_a_bounded_part_waits_and_the_rest_has_no_effect",
+    "http_calls_bytes_max": "end_to_end/test_overload.py::"
+    "test_of_a_flood_a_bounded_part_waits_and_the_rest_has_no_effect",
     "session_records_max": "unit/test_housekeeping.py::"
     "test_a_session_keeps_its_newest_records_and_loses_all_when_it_is_no_longer_used",
     "session_record_retention_ms": "unit/test_housekeeping.py::"

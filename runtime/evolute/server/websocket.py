@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
@@ -24,9 +25,11 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request
 from websockets.typing import BytesLike
 
+from evolute.errors import Overloaded
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
-from evolute.sync.connection import Connection, Host, SocketGone
+from evolute.sync.connection import Connection, Host
+from evolute.sync.socket import SocketGone
 
 NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
@@ -130,6 +133,14 @@ class _Inbox(asyncio.Queue[ASGIReceiveEvent]):
             super().put_nowait(item)
 
 
+@dataclass(slots=True)
+class BegunMessages:
+    """The bytes that all connections of one server hold of messages whose ends have not come."""
+
+    bytes_max: int
+    bytes: int = 0
+
+
 class SyncProtocol(WebSocketsSansIOProtocol):
     """uvicorn's websocket protocol with fragmented sends, and an end to waiting for peers that have stopped reading.
 
@@ -139,6 +150,9 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     fragment_bytes: int
     close_s: float
+    begun: BegunMessages
+    _begun_bytes = 0
+    _has_ended = False
     _heard_at = 0.0
     _unwritten_bytes = 0
     _on_message: OnMessage | None = None
@@ -185,6 +199,7 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
+        self._has_ended = True
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
         if self.close_sent:
@@ -272,7 +287,24 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
+        self._has_ended = False
         super().data_received(data)
+        unread = len(self.conn.reader.buffer)
+        if unread or self.frames or self._begun_bytes:
+            self._note_begun(unread if self._has_ended or not self.frames else self._begun_bytes + len(data))
+
+    def _note_begun(self, length: int) -> None:
+        """So much there is of a message whose end has not come."""
+        self.begun.bytes += length - self._begun_bytes
+        self._begun_bytes = length
+        if self.begun.bytes > self.begun.bytes_max and length and not self.close_sent:
+            self._note_begun(0)
+            self.conn.fail(CloseCode.TRY_AGAIN_LATER, Overloaded.code)
+            self.handle_parser_exception()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._note_begun(0)
+        super().connection_lost(exc)
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, perhaps in the middle of a long message.
@@ -307,4 +339,5 @@ def _ignore(message: str | bytes | None) -> None:
 def sync_protocol(limits: Limits) -> type[SyncProtocol]:
     """The protocol class for a server with these limits; uvicorn makes the instances."""
     settings = {"fragment_bytes": limits.frame_fragment_bytes, "close_s": limits.close_ms_max / 1000}
-    return type("SyncProtocol", (SyncProtocol,), settings)
+    begun = BegunMessages(limits.messages_begun_bytes_max)
+    return type("SyncProtocol", (SyncProtocol,), {**settings, "begun": begun})

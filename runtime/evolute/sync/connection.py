@@ -5,7 +5,8 @@
                    └── one task per mutation, action, computation, and token whose keys must be fetched
 
 A message is received in the turn of the event loop in which it arrives, and all that has arrived before a Transition
-begins, because beginning takes a turn of its own. Behind a token nothing is received until it is known whose it is.
+begins, because beginning takes a turn of its own. Behind a token nothing is received until it is known whose it is, and
+behind too many calls nothing until some have ended (`intake`).
 What is to be sent leaves at the end of the turn, without a task; only where the client does not take it fast enough, a
 writer waits. The session is told when the socket has taken a Transition, so a reader that is slow gets one Transition
 at a time; one that takes nothing at all is cut off at `session_outgoing_bytes_max`.
@@ -22,7 +23,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
 from evolute.errors import DiskFault, Retry, Unauthorized
@@ -45,46 +45,15 @@ from evolute.sync.effects import (
     Verify,
 )
 from evolute.sync.identity import Identity, IdentityOf
+from evolute.sync.intake import Intake
 from evolute.sync.session import Session
+from evolute.sync.socket import Socket, SocketGone
 from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.sync")
 
 _OPENING_TURNS = 4
 """Turns of the event loop that the first Transition waits, in which messages that are readable are read."""
-
-
-class SocketGone(Exception):
-    """The socket is closed; nothing can be sent."""
-
-
-class Socket(Protocol):
-    """A message socket, which one connection listens to and sends on."""
-
-    def listen(self, on_message: Callable[[str | bytes | None], None]) -> None:
-        """From now on every message, text or binary, is handed over as it arrives, and None once, when it is closed."""
-        ...
-
-    def pause(self) -> None:
-        """Nothing is handed over until `resume`."""
-        ...
-
-    def resume(self) -> None: ...
-
-    def send_now(self, message: bytes, *, more: bool = False) -> bool:
-        """Sends the message if that needs no waiting; if it returns False, nothing was sent.
-
-        `more`: another follows in this turn, and both may leave together. Raises SocketGone.
-        """
-        ...
-
-    async def send(self, message: bytes) -> None:
-        """Returns when the transport can take more. Raises SocketGone."""
-        ...
-
-    async def close(self, code: int | None, reason: str) -> None:
-        """Sends a close frame, without a code if there is none. Closing twice does nothing."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,6 +66,7 @@ class Host:
     published_ts: Callable[[], int]
     identity_of: IdentityOf
     disclosure: Disclosure
+    intake: Intake
     stages: Stages = field(default_factory=Stages)
 
 
@@ -122,6 +92,8 @@ class Connection:
         self._computation: asyncio.Task[None] | None = None
         self._verification: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._share = host.intake.share(lambda: self._loop.call_soon(self._read_on))
+        self._actions_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -140,6 +112,7 @@ class Connection:
             self._session.close()
             await self._stop()
             await asyncio.gather(*self._calls, return_exceptions=True)
+            self._share.close()
 
     def finish(self) -> None:
         """Takes no more messages. `run` closes the socket and returns once what runs has been answered and shown."""
@@ -182,6 +155,14 @@ class Connection:
             self._perform(self._session.receive(message, now_ns=now_ns, published_ts=published_ts))
         except Exception:
             self._fail_unexpectedly("reading from a client")
+        self._hold()
+        if self._share.stops():
+            self._socket.pause()
+
+    def _read_on(self) -> None:
+        """Unless there is still a reason not to."""
+        if self._verification is None and not self._share.stops():
+            self._socket.resume()
 
     def _send(self, send: Send) -> None:
         if self._outgoing and self._outgoing_bytes + len(send.message) > self._limits.session_outgoing_bytes_max:
@@ -315,7 +296,7 @@ class Connection:
             self._fail_unexpectedly("looking at a client's token")
         finally:
             self._verification = None
-            self._socket.resume()
+            self._read_on()
 
     def _retry_later(self, retry: RetryLater) -> None:
         def run_again() -> None:
@@ -344,12 +325,14 @@ class Connection:
             except DiskFault as error:
                 outcome = _not_done(error)
             self._perform(self._session.mutation_done(outcome))
+            self._hold()
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the mutation {call.path}")
 
     async def _act(self, request_id: int, call: Call) -> None:
+        self._actions_bytes += len(call.arguments)
         try:
             outcome = await self._host.executor.act(call)
             self._perform(self._session.action_done(request_id, outcome))
@@ -357,6 +340,13 @@ class Connection:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the action {call.path}")
+        finally:
+            self._actions_bytes -= len(call.arguments)
+            self._hold()
+
+    def _hold(self) -> None:
+        """Says how much this client has asked for that is not done."""
+        self._share.hold(self._session.mutations.bytes + self._actions_bytes)
 
     async def _compute(self, wanted: Compute) -> None:
         try:
