@@ -24,8 +24,8 @@ class SyncSocket:
     """One session. `receive` gives the messages that have arrived; `mutate` and `subscribe` say what to send."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._requests = 0
         self._queries = 0
@@ -33,10 +33,10 @@ class SyncSocket:
         self.send({"type": "Connect", "sessionId": str(uuid.uuid4()), "connectionCount": 0, "lastCloseReason": None})
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self.socket.fileno()
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
@@ -69,13 +69,13 @@ class SyncSocket:
             head = bytes((0x81, 0x80 | 126)) + length.to_bytes(2, "big")
         else:
             head = bytes((0x81, 0x80 | 127)) + length.to_bytes(8, "big")
-        self._socket.sendall(b"".join((head, bytes(4), payload)))
+        self.socket.sendall(b"".join((head, bytes(4), payload)))
 
     # --- Receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self) -> list[Message]:
         """What has arrived, after waiting for something to arrive."""
-        data = self._socket.recv(RECEIVE_BYTES)
+        data = self.socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server closed the connection")
         self._buffer += data
@@ -123,7 +123,7 @@ class SyncSocket:
             if first == 0x81:
                 messages.append(orjson.loads(buffer[at:start]))
             elif first == 0x89:
-                self._socket.sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + bytes(buffer[at:start]))
+                self.socket.sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + bytes(buffer[at:start]))
             else:
                 raise ConnectionError(f"unexpected frame {first:#x}: {bytes(buffer[at:start])!r}")
         del buffer[:start]
@@ -133,10 +133,10 @@ class SyncSocket:
         key = base64.b64encode(bytes(16)).decode()
         lines = ("GET /api/sync HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket")
         request = "\r\n".join((*lines, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""))
-        self._socket.sendall(request.encode())
+        self.socket.sendall(request.encode())
         answer = b""
         while b"\r\n\r\n" not in answer:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = self.socket.recv(RECEIVE_BYTES)
             if not data:
                 break
             answer += data
