@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGISendEvent
@@ -20,6 +21,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode
+from websockets.http11 import Request
 
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
@@ -29,10 +31,16 @@ NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
 
 _MORE = "evolute.more"
+_SEND_NOW = "evolute.send_now"
 _UNWRITTEN_BYTES_MAX = 64 * 1024
+_SHORT_BYTES_MAX = 32 * 1024
 
 _NPM_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.")
 _FIRST_WITH_CHUNKS = (1, 28)
+
+
+SendNow = Callable[[bytes, bool], bool]
+"""Sends a text, unless it is long, must wait or cannot be sent; whether it did. The flag is that of `Socket.send`."""
 
 
 class SyncEndpoint:
@@ -68,7 +76,8 @@ class SyncEndpoint:
             return
         await send({"type": "websocket.accept"})
         chunk_bytes = self._host.limits.transition_chunk_bytes if _takes_chunks(scope) else None
-        connection = Connection(self._host, AsgiSocket(receive, send, chunk_bytes))
+        send_now = scope.get("extensions", {}).get(_SEND_NOW)
+        connection = Connection(self._host, AsgiSocket(receive, send, chunk_bytes, send_now))
         self._connections.add(connection)
         self._empty.clear()
         try:
@@ -88,12 +97,18 @@ def _takes_chunks(scope: Scope) -> bool:
 
 
 class AsgiSocket:
-    """A `sync.connection.Socket` over an accepted ASGI websocket. Transitions longer than `chunk_bytes` go in parts."""
+    """A `sync.connection.Socket` over an accepted ASGI websocket. Transitions longer than `chunk_bytes` go in parts.
 
-    def __init__(self, receive: Receive, send: Send, chunk_bytes: int | None = None) -> None:
+    `send_now` is `SyncProtocol`'s, which spares what it can send the way through the application's layers.
+    """
+
+    def __init__(
+        self, receive: Receive, send: Send, chunk_bytes: int | None = None, send_now: SendNow | None = None
+    ) -> None:
         self._receive = receive
         self._send = send
         self._chunk_bytes = chunk_bytes
+        self._send_now = send_now
         self._is_closed = False
 
     async def receive(self) -> str | bytes | None:
@@ -111,7 +126,7 @@ class AsgiSocket:
         if self._chunk_bytes is not None and len(message) > self._chunk_bytes and is_transition(message):
             for chunk in chunks_of(message, self._chunk_bytes):
                 await self._send_text(chunk)
-        else:
+        elif self._is_closed or self._send_now is None or not self._send_now(message, more):
             await self._send_text(message, more=more)
 
     async def _send_text(self, message: bytes, *, more: bool = False) -> None:
@@ -143,6 +158,26 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     close_s: float
     _heard_at = 0.0
     _unwritten_bytes = 0
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:  # it was not refused
+            self.scope["extensions"] = {**self.scope["extensions"], _SEND_NOW: self._send_now}
+
+    def _send_now(self, data: bytes, more: bool) -> bool:
+        """So little that the transport takes it without asking to wait. That asks above 64 KiB of its own."""
+        is_open = self.handshake_complete and not self.close_sent and not self.disconnected
+        is_short = self._unwritten_bytes + len(data) <= min(_SHORT_BYTES_MAX, self.fragment_bytes)
+        if not is_open or not is_short or self.transport.get_write_buffer_size() > 0:
+            return False
+        try:
+            self.conn.send_text(data)
+        except InvalidState:
+            return False
+        self._unwritten_bytes += len(data)
+        if not more or self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+            self._write()
+        return True
 
     async def send(self, message: ASGISendEvent) -> None:
         """Returns when the transport can take more. Raises ClientDisconnected."""

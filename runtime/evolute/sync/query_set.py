@@ -116,7 +116,7 @@ class QuerySet:
 
     def ask_as(self, identity: Identity) -> None:
         """From now on the queries are asked by `identity`; results that another identity got are given up."""
-        for query in self:
+        for query in self._queries.values():
             if query.call is None:
                 continue
             call = replace(query.call, identity=identity.attributes, public_only=not identity.is_admin)
@@ -125,18 +125,20 @@ class QuerySet:
                 query.release()
 
     def stale_calls(self) -> tuple[Call, ...]:
-        stale = [query.call for query in self if query.stale and query.call is not None]
+        stale = [query.call for query in self._queries.values() if query.stale and query.call is not None]
         return tuple(stale) if len(stale) < 2 else tuple(dict.fromkeys(stale))
 
     def good_results(self) -> tuple[QueryResult, ...]:
         """Held and, as far as is known, good now. Failures of what is no call are good for ever and left out."""
-        return tuple(query.held for query in self if not query.stale and query.held is not None and query.call)
+        return tuple(
+            query.held for query in self._queries.values() if not query.stale and query.held is not None and query.call
+        )
 
     def accept(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
         """Holds the new results; returns the queries whose client must be told of `held`, and counts them as told."""
         changed: list[LiveQuery] = []
         self._renewed = []
-        for query in self:
+        for query in self._queries.values():
             result = None if query.call is None else results.get(query.call)
             if result is not None and result is not query.held:
                 query.hold(result)
@@ -165,6 +167,6 @@ class QuerySet:
 
     def close(self) -> None:
         """Releases every result. The set is empty afterwards."""
-        for query in self:
+        for query in self._queries.values():
             query.release()
         self._queries.clear()
