@@ -28,7 +28,7 @@ CLIENT = ROOT / "client" / "evolute_client"
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
-BASE = ("errors", "limits", "clock", "config", "failpoints", "garbage_collector")
+BASE = ("errors", "limits", "clock", "config", "failpoints", "garbage_collector", "stages")
 # A layer may import itself and the layers named here.
 LAYERS: dict[str, tuple[str, ...]] = {
     "base": (),

@@ -38,6 +38,7 @@ from evolute.scheduler.crons import CronLoop, CronStatistics
 from evolute.scheduler.housekeeping import Housekeeping
 from evolute.scheduler.job_admin import JobAdmin
 from evolute.scheduler.scheduler import Scheduler, SchedulerStatistics
+from evolute.stages import StageDurations
 from evolute.storage.data_folder import DataFolder, open_data_folder
 from evolute.system import tables
 
@@ -48,11 +49,12 @@ EXIT_FATE_UNKNOWN = 70
 
 @dataclass(frozen=True)
 class BackendStatistics:
-    """Everything that runs, at one moment; `calls` by kind."""
+    """Everything that runs, at one moment; `calls` by kind, `stages` by kind and name."""
 
     scheduler: SchedulerStatistics
     crons: CronStatistics
     calls: Mapping[str, KindDurations]
+    stages: Mapping[tuple[str, str], StageDurations]
     executor: ExecutorStatistics
     query_cache: QueryCacheStatistics
     pool: PoolStatistics
@@ -120,6 +122,7 @@ class Backend:
             scheduler=self.scheduler.statistics(),
             crons=self.crons.statistics(),
             calls=self.call_log.durations.statistics(),
+            stages=self.database.stages.statistics(),
             executor=self.executor.statistics(),
             query_cache=self.executor.query_cache.statistics(),
             pool=self.pool.statistics(),
@@ -173,10 +176,11 @@ class Backend:
             on_worker_death=self.database.check_readers,
             processes=self._processes,
             pending_view=self.database.committer.pending_view,
+            stages=self.database.stages,
         )
         self._stack.push_async_callback(self.pool.close)
-        width = max(config.workers, 1)
-        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, width)
+        chain_length = max(limits.requests_per_worker_max // 2, 1)
+        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, chain_length)
         self._stack.push_async_callback(self.executor.query_cache.close)
         self.past_queries = PastQueries(self.executor, self.pool, self.database.log, self.clock, limits, self.call_log)
         self._stack.callback(self.past_queries.close)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import resource
 import selectors
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from tests.end_to_end.server_process import ServerProcess
 P99_MS_MAX = 60
 TARGET_SESSIONS = 1000
 NOTE = "fan-out"
-RECEIVE_BYTES = 16 * 1024
 WAIT_S = 60.0
 
 
@@ -36,11 +34,11 @@ class Watchers:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._tails: dict[socket.socket, bytes] = {}
+        self._tails: dict[SyncSocket, bytes] = {}
 
     def add(self, session: SyncSocket) -> None:
-        self._tails[session.socket] = b""
-        self._selector.register(session.socket, selectors.EVENT_READ)
+        self._tails[session] = b""
+        self._selector.register(session, selectors.EVENT_READ)
 
     def wait_seen(self, text: str, count: int) -> None:
         """Returns when so many have been sent `text`."""
@@ -50,15 +48,13 @@ class Watchers:
             found = self._selector.select(WAIT_S)
             assert found, f"{left} of {count} sessions have not been sent {text!r}"
             for key, _ in found:
-                peer = key.fileobj
-                assert isinstance(peer, socket.socket)
-                data = peer.recv(RECEIVE_BYTES)
-                assert data, "the server closed a connection"
-                seen = self._tails[peer] + data
+                session = key.fileobj
+                assert isinstance(session, SyncSocket)
+                seen = self._tails[session] + session.receive_bytes()
                 if needle in seen:
                     left -= 1
                     seen = b""
-                self._tails[peer] = seen[-len(needle) :]
+                self._tails[session] = seen[-len(needle) :]
 
     def close(self) -> None:
         self._selector.close()

@@ -52,6 +52,36 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
+# --- profile ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_of_the_server_that_has_the_folder(server: ServerProcess, tmp_path: Path) -> None:
+    """py-spy needs rights that a test may not have, so another program of that name says what it is told."""
+    (tmp_path / "py-spy").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "py-spy").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    data = ("--data", str(server.data))
+    drawn = evolute("profile", *data, environment=path)
+    of_server = f"record --pid {server.process.pid} --subprocesses --duration"
+    assert drawn.stdout == f"{of_server} 30 --format flamegraph --output profile.svg\n"
+    drawn = evolute("profile", *data, "--seconds", "5", "--output", "p.json", environment=path)
+    assert drawn.stdout == f"{of_server} 5 --format speedscope --output p.json\n"
+    missing = evolute("profile", *data, environment={"PATH": str(tmp_path / "nothing")})
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "py-spy is not installed" in missing.stderr
+
+
+def test_a_profile_of_nobody(tmp_path: Path) -> None:
+    nowhere = evolute("profile", "--data", str(tmp_path))
+    assert (nowhere.returncode, "There is no data folder at" in nowhere.stderr) == (1, True)
+    functions = write_functions(tmp_path / "functions")
+    with ServerProcess(functions, tmp_path / "data", environment=Gates(tmp_path).environment) as server:
+        assert server.stop() == 0
+    ended = evolute("profile", "--data", str(tmp_path / "data"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "No server runs on the data folder" in ended.stderr
+
+
 # --- dev -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from evolute.limits import Limits
+from tests.benchmarks.sync_socket import SyncSocket
 from tests.server_thread import Reply, ServerThread
 
 FUNCTIONS = {
@@ -34,6 +35,14 @@ def plan(ctx: MutationCtx, target: str, delay: float = 0, number: int | None = N
 @query
 def state(ctx: QueryCtx, job: str) -> str:
     return ctx.db.system.get(job)["state"]["kind"]
+
+@mutation
+def note(ctx: MutationCtx) -> None:
+    ctx.db.insert("notes", {})
+
+@query
+def notes(ctx: QueryCtx) -> int:
+    return len(ctx.db.query("notes").collect())
 
 @internal_mutation
 def tick(ctx: MutationCtx) -> None:
@@ -283,3 +292,39 @@ def test_both_spellings_of_prometheus_hold_the_same(server: ServerThread) -> Non
     assert plain.keys() == modern.keys()
     assert len(plain) > 25
     assert all(name.startswith("evolute_") and family.documentation for name, family in modern.items())
+
+
+COMMIT_STAGES = ("validate", "batch", "sync", "publish")
+
+
+def stages(server: ServerThread) -> dict[tuple[str, str], float]:
+    """How often each stage has been passed through."""
+    family = metrics(server)["evolute_stage_duration_seconds"]
+    counted = [one for one in family.samples if one.name.endswith("_count")]
+    return {(one.labels["kind"], one.labels["stage"]): one.value for one in counted}
+
+
+def test_every_stage_is_timed(server: ServerThread) -> None:
+    """A mutation passes through all but the line, and the query that it breaks is run and pushed."""
+    client = SyncSocket(server.port)
+    try:
+        client.subscribe("m:notes", {})
+        wait_value(client, 0)
+        before = stages(server)
+        client.mutate("m:note", {})
+        wait_value(client, 1)
+        after = stages(server)
+    finally:
+        client.close()
+    assert {stage for stage in after if after[stage] == before[stage]} == {("mutation", "line")}
+    assert after["query", "push"] == before["query", "push"] + 1
+    in_commits = [after["mutation", stage] - before["mutation", stage] for stage in COMMIT_STAGES]
+    assert in_commits == in_commits[:1] * len(COMMIT_STAGES)
+
+
+def wait_value(client: SyncSocket, value: int) -> None:
+    """Until the client's one query has been told to have this value."""
+    while True:
+        for message in client.receive():
+            if message["type"] == "Transition" and [one["value"] for one in message["modifications"]] == [value]:
+                return

@@ -152,6 +152,7 @@ def test_no_mutation_fails_of_contention(attempts: int) -> None:
         statistics = backend.executor.statistics()
         assert statistics.conflicts >= count - 1
         assert statistics.in_line == 0
+        assert sum(backend.database.stages.statistics()["mutation", "line"].counts) >= count - 1
         if attempts == 1:
             assert statistics.serial_runs == count - 1
 

@@ -59,6 +59,7 @@ def test_what_is_of_no_deployment_any_more_is_told_together(backend: LocalBacken
         scheduler=SchedulerStatistics(9, {"mail": 1, "default": 2, "p1": 3, "p2": 4}, 0.0, outcomes, looks=1),
         crons=backend.crons.statistics(),
         calls=backend.log.durations.statistics(),
+        stages=backend.database.stages.statistics(),
         executor=backend.executor.statistics(),
         query_cache=backend.executor.query_cache.statistics(),
         pool=PoolStatistics(None, 1, 2, 3, 0, 0, 0, ()),

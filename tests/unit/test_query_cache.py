@@ -173,6 +173,24 @@ def test_a_result_ages_and_errors_are_not_served_again(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_asked_together_ages_too_and_errors_are_not_served_again(tmp_path: Path) -> None:
+    """A query whose worker was killed once would else be answered so for as long as nothing is deployed."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            await test.put(a="1")
+            calls = (reads("a"), reads("b"), reads("!b"))
+            first = await test.cache.latest_together(calls)
+            assert first[calls[2]].error is not None
+            again = await test.cache.latest_together(calls)
+            assert [again[call] is first[call] for call in calls] == [True, True, False]
+            test.clock.set_ns(test.clock.now_ns() + (LIMITS.query_cache_age_ms_max + 1) * NS_PER_MS)
+            assert (await test.cache.latest_together(calls[:1]))[calls[0]] is not first[calls[0]]
+            assert test.batches == [("a", "b", "!b"), ("!b",), ("a",)]
+
+    asyncio.run(scenario())
+
+
 def test_a_fault_reaches_every_waiter_and_is_forgotten(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path) as test:

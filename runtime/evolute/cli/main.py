@@ -19,6 +19,7 @@ from evolute.cli.compact import compact
 from evolute.cli.crons import crons
 from evolute.cli.jobs import jobs
 from evolute.cli.keys import keys
+from evolute.cli.profile import profile
 from evolute.config import DEFAULT_PORT, Config, failpoint_from_environment, limits_from_environment
 from evolute.errors import EvoluteError
 
@@ -123,6 +124,7 @@ commands.add_command(crons)
 commands.add_command(keys)
 commands.add_command(check)
 commands.add_command(compact)
+commands.add_command(profile)
 
 
 def _config(

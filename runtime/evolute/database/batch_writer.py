@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from evolute import failpoints
+from evolute.clock import monotonic_ns
 from evolute.database.commit_batch import CommitBatch
 from evolute.errors import FateUnknown, StorageFailed, StorageFull
 from evolute.storage.engine import Engine
@@ -32,6 +33,7 @@ class BatchWriter:
         self._thread.start()
 
     def write(self, batch: CommitBatch) -> None:
+        batch.begun_ns = monotonic_ns()
         self._batches.put(batch)
 
     def stop(self) -> None:
@@ -46,6 +48,7 @@ class BatchWriter:
     def _write_batches(self) -> None:
         while (batch := self._batches.get()) is not None:
             error = self._write(batch)
+            batch.written_ns = monotonic_ns()
             try:
                 self._loop.call_soon_threadsafe(self._on_settled, batch, error)
             except RuntimeError:  # the loop was closed without us: there is nobody left to tell

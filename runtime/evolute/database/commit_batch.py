@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from evolute.clock import monotonic_ns
+from evolute.database.chain import Link
 from evolute.database.fill import Fill
 from evolute.database.pending_view import Puts
 from evolute.database.read_set import ReadSet
@@ -25,15 +27,19 @@ class Arrival:
 
     __slots__ = (
         "_puts",
+        "arrived_ns",
         "begin_ts",
         "bytes",
         "commit_ts",
         "done",
         "fill",
+        "follows",
+        "link",
         "on_published",
         "on_validated",
         "read_set",
         "seen",
+        "validated_ns",
         "write_set",
     )
 
@@ -46,7 +52,8 @@ class Arrival:
         done: asyncio.Future[int],
         fill: Fill | None = None,
         seen: int | None = None,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
+        link: Link | None = None,
     ) -> None:
         self.begin_ts = begin_ts
         self.read_set = read_set
@@ -59,8 +66,12 @@ class Arrival:
             self.bytes += fill.size
         self.seen = seen
         self.on_validated = on_validated
+        self.link = link
+        self.follows = False
+        """It stands because it has seen the runs before it in its chain."""
         self.commit_ts = 0
         """Given when it has been validated."""
+        self.arrived_ns, self.validated_ns = monotonic_ns(), 0
         self._puts: Puts | None = None
 
     def puts(self) -> Puts:
@@ -87,16 +98,21 @@ class Arrival:
 
 
 class CommitBatch:
-    """Validated arrivals that become durable together, in the order of their timestamps; never empty for long."""
+    """Validated arrivals that become durable together, in the order of their timestamps; never empty for long.
 
-    __slots__ = ("arrivals", "bytes", "first_ts", "last_ts")
+    The writer was given it at `begun_ns` and had it written at `written_ns`.
+    """
+
+    __slots__ = ("arrivals", "begun_ns", "bytes", "first_ts", "last_ts", "written_ns")
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
         self.bytes = 0
         self.first_ts = self.last_ts = 0
+        self.begun_ns = self.written_ns = 0
 
     def add(self, arrival: Arrival) -> None:
+        arrival.validated_ns = monotonic_ns()
         self.arrivals.append(arrival)
         self.bytes += arrival.bytes
         self.first_ts = self.first_ts or arrival.commit_ts

@@ -14,6 +14,8 @@ class CommitterStatistics:
     batches: int
     """Batches that became durable; `commits / batches` is what group commit saves."""
     failed_batches: int
+    withdrawn: int
+    """Transactions that had seen a commit which the disk refused, and were run again."""
     queue_length: int
     """Commits under way: held, pending or being written; bounded by `commit_queue_length_max`."""
     queue_bytes: int

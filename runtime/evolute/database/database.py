@@ -27,6 +27,7 @@ from evolute.database.subscriptions import Subscriptions, SubscriptionStatistics
 from evolute.database.write_log import LogReader, LogStatistics, new_write_log
 from evolute.errors import StoreCorrupt
 from evolute.limits import Limits
+from evolute.stages import Stages
 from evolute.storage.engine import Engine, EngineStatistics, Reader
 from evolute.storage.keyspace import CATALOG_RANGE, LAST_TS, decode_number, encode_number, parse
 from evolute.storage.lmdb_engine import LmdbEngine
@@ -63,6 +64,7 @@ class Database:
         on_fate_unknown: Callable[[BaseException], None] = _remain_stopped,
     ) -> None:
         self._limits = limits
+        self.stages = Stages()
         self._loop = asyncio.get_running_loop()
         self._engine: Engine = LmdbEngine(store_path, limits, sync=sync)
         try:
@@ -78,6 +80,7 @@ class Database:
                 clock=clock,
                 limits=limits,
                 on_fate_unknown=on_fate_unknown,
+                stages=self.stages,
             )
         except BaseException:
             self._engine.close()

@@ -16,6 +16,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from evolute.clock import monotonic_ns
+from evolute.database.chain import Link
 from evolute.database.database import Database
 from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
@@ -50,10 +52,11 @@ class Attempted(NamedTuple, Generic[T]):
     write_set: WriteSet | None
     fill: Fill | None = None
     seen: int | None = None
+    link: Link | None = None
 
 
 class Attempts:
-    """Runs transactions of one database, for one executor. `width` is how many can be run at a time."""
+    """Runs transactions of one database, for one executor. `width` is `Crowd`'s."""
 
     def __init__(self, database: Database, limits: Limits, width: int) -> None:
         self._database = database
@@ -95,14 +98,18 @@ class Attempts:
                     lost_at = conflict.key
                     if turn is not None:
                         turn.leave()
+                    lost_ns = monotonic_ns()
                     turn = await self._lines.take_turn(conflict.key)
                     committer = self._database.committer
                     if path is None or not committer.has_view:
                         await self._database.log.wait_published(committer.last_pending_ts)
+                    self._database.stages.line.add(monotonic_ns() - lost_ns)
         finally:
             if turn is not None:
                 turn.leave()
+        lost_ns = monotonic_ns()
         async with self._database.committer.serially():
+            self._database.stages.line.add(monotonic_ns() - lost_ns)
             self.serial_runs += 1
             try:
                 # All commits wait for this run, those of a deployment too that might bring workers that start again.
@@ -123,10 +130,13 @@ class Attempts:
         if path is None:
             run = await attempt(FIRST)
             return run.value, await self._commit(run, on_commit)
+        came_ns = monotonic_ns()
         place = await self._crowd.enter(path, has_lost=turn is not None)
+        if place.is_narrow:
+            self._database.stages.line.add(monotonic_ns() - came_ns)
 
-        def on_validated() -> None:
-            self._crowd.note(path, lost=False)
+        def on_validated(follows: bool) -> None:
+            self._crowd.note(path, lost=follows)
             place.leave()
             if turn is not None:
                 turn.leave()
@@ -155,7 +165,7 @@ class Attempts:
         on_commit: OnCommit | None,
         *,
         serial: bool = False,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
     ) -> int:
         if not run.write_set:
             return run.begin_ts
@@ -167,5 +177,6 @@ class Attempts:
             serial=serial,
             fill=run.fill,
             seen=run.seen,
+            link=run.link,
             on_validated=on_validated,
         )

@@ -101,6 +101,14 @@ class QueryCache:
             if shared.good_at(max(at_least_ts, shared.begin_ts)):
                 return shared
 
+    async def latest_together(self, calls: Collection[Call]) -> dict[Call, QueryResult]:
+        """The answers of several queries at one time, each as `latest` gives it."""
+        for call in calls:
+            cached = self._find(call)
+            if cached is not None and not self._serves_one_shot(cached):
+                self.discard(cached)
+        return (await self.results_at(tuple(calls), (), at_least_ts=self._log.published_ts))[1]
+
     def begin(self, stale: Sequence[Call]) -> Run | None:
         """Sets out to run those of `stale` that have no live result and are not being run.
 

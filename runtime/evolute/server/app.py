@@ -36,8 +36,8 @@ from evolute.server.front_page import front_page
 from evolute.server.function_logs import FunctionLogs
 from evolute.server.hot_routes import HotRoutes
 from evolute.server.http_api import HttpApi
+from evolute.server.http_door import guarded_protocol
 from evolute.server.http_error import HttpError, response_to_error
-from evolute.server.http_protocol import HttpProtocol
 from evolute.server.metrics import Metrics
 from evolute.server.openapi import OpenApi
 from evolute.server.plain_pages import plain_pages
@@ -45,6 +45,7 @@ from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.server.withheld import log_withheld
 from evolute.sync.connection import Host
+from evolute.sync.intake import Intake
 from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.server")
@@ -79,6 +80,8 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         published_ts=published_ts,
         identity_of=authenticator.identity_of,
         disclosure=disclosure,
+        intake=Intake(limits),
+        stages=backend.database.stages,
     )
     sync = SyncEndpoint(host)
     backend.key_ring.on_revoked(sync.key_revoked)
@@ -120,7 +123,7 @@ def build_server(app: Starlette, config: Config) -> uvicorn.Server:
         app,
         host=config.host,
         port=config.port,
-        http=HttpProtocol,
+        http=guarded_protocol(limits),
         ws=sync_protocol(limits),
         ws_max_size=limits.message_bytes_max,
         ws_ping_interval=silence_s / 4,

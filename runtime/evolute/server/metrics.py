@@ -28,6 +28,7 @@ from evolute.execution.call_durations import BUCKETS_MS
 from evolute.registry.registry import RegistryReport
 from evolute.server.auth import Authenticator
 from evolute.server.http_request import require_admin, wait_identity
+from evolute.stages import BOUNDS_US
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -36,6 +37,7 @@ GONE = "(gone)"
 EVERYTHING = "(everything)"
 DEFAULT = "default"
 MS_PER_S = 1000
+US_PER_S = 1_000_000
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -141,6 +143,13 @@ class StatisticsCollector:
             buckets = list(zip(bounds, map(float, accumulate(of_kind.counts)), strict=True))
             durations.add_metric((kind,), buckets, of_kind.total_ms / MS_PER_S)
         yield durations
+        text = "Stages of mutations and queries; runtime/README.md says what each is."
+        stages = HistogramMetricFamily("evolute_stage_duration_seconds", text, labels=("kind", "stage"))
+        bounds = [str(bound_us / US_PER_S) for bound_us in BOUNDS_US] + ["+Inf"]
+        for names, of_stage in found.stages.items():
+            buckets = list(zip(bounds, map(float, accumulate(of_stage.counts)), strict=True))
+            stages.add_metric(names, buckets, of_stage.total_s)
+        yield stages
         errors = {kind: float(of_kind.errors) for kind, of_kind in found.calls.items()}
         yield _counter("call_errors", "Calls that failed.", *_by("kind", errors))
         executor, cache = found.executor, found.query_cache
@@ -157,6 +166,8 @@ class StatisticsCollector:
         found = self._scrape.statistics.database
         committer, engine = found.committer, found.engine
         yield _counter("commits", "Transactions that became durable.", (), _only(committer.commits))
+        text = "Transactions that had seen a commit which the disk refused, and were run again."
+        yield _counter("transactions_withdrawn", text, (), _only(committer.withdrawn))
         yield _counter("commit_batches", "Batches of them, each with one sync.", (), _only(committer.batches))
         yield _counter("commit_batches_failed", "Batches the disk refused.", (), _only(committer.failed_batches))
         yield _gauge("commit_queue_length", "Commits that are under way.", (), _only(committer.queue_length))

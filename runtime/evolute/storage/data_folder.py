@@ -81,6 +81,18 @@ def open_data_folder(path: Path, *, holder: str = SERVER, create: bool = True) -
     return folder
 
 
+def server_of(path: Path) -> int:
+    """The process id of the server that has the data folder. Raises DiskFault if none runs, FormatMismatch."""
+    path = path.absolute()
+    with _told_of(path):
+        _check_format(path)
+        _check_exists(path)
+        process, holder = _holder_in((path / "server.lock").read_bytes())
+    if holder == SERVER and process.isdecimal() and _runs(int(process)):
+        return int(process)
+    raise DiskFault(f"No server runs on the data folder {path}. Start it, or name another data folder.")
+
+
 @contextmanager
 def reading_data_folder(path: Path) -> Iterator[Path]:
     """The path of the store in a data folder that exists, whether or not a server has it: to be opened for reading.
@@ -195,7 +207,7 @@ def _locked(path: Path, holder: str) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()} {holder}\n".encode(), 0)
     except BlockingIOError as error:
-        process, _, other = os.pread(lock, _LOCK_BYTES_MAX, 0).decode(errors="replace").strip().partition(" ")
+        process, other = _holder_in(os.pread(lock, _LOCK_BYTES_MAX, 0))
         os.close(lock)
         raise DataFolderInUse(
             f"The data folder {path.parent} is in use by {other or SERVER}, process {process or 'unknown'}. "
@@ -205,3 +217,20 @@ def _locked(path: Path, holder: str) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _holder_in(lock: bytes) -> tuple[str, str]:
+    """The process that has the lock, or was the last to have it, and what it is."""
+    process, _, holder = lock.decode(errors="replace").strip().partition(" ")
+    return process, holder
+
+
+def _runs(process: int) -> bool:
+    """Nobody may ask whether the lock is free: who asks has it for that moment, and a server could not start."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
