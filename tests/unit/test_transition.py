@@ -9,7 +9,7 @@ from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallResult
 from evolute.limits import KIB
 from evolute.protocol.codec import encode_server
-from evolute.protocol.messages import QueryRemoved, QueryUpdated, StateVersion, Transition
+from evolute.protocol.messages import Modification, QueryRemoved, QueryUpdated, StateVersion, Transition
 from evolute.sync.query_set import LiveQuery
 from evolute.sync.transition import Disclosure, encode_transition
 
@@ -33,7 +33,7 @@ def live(query_id: int, result: QueryResult) -> LiveQuery:
 def test_it_reads_as_the_codec_writes_it(values: tuple[bytes, ...], removed: tuple[int, ...], skew: int | None) -> None:
     changed = [live(number, result_of(value)) for number, value in enumerate(values, 10)]
     updated = [QueryUpdated(number, value, ("[LOG] 'x'",), None) for number, value in enumerate(values, 10)]
-    modifications = (*map(QueryRemoved, removed), *updated)
+    modifications: tuple[Modification, ...] = (*map(QueryRemoved, removed), *updated)
     message = Transition(START, END, modifications, skew, None if skew is None else 77)
     for _ in range(2):
         text = encode_transition(START, END, changed, removed, SHOWN, client_clock_skew_ms=skew, now_ns=77)
