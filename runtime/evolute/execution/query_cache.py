@@ -114,21 +114,27 @@ class QueryCache:
 
         Returns the one run that all who lack a result wait for; None if there is none, or more than one.
         """
-        lacking = [call for call in stale if call in self._running or self._find(call) is None]
-        missing = dict.fromkeys(call for call in lacking if call not in self._running)
+        runs: set[Run] = set()
+        missing: dict[Call, None] = {}
+        for call in stale:
+            if (running := self._running.get(call)) is not None:
+                runs.add(running)
+            elif self._find(call) is None:
+                missing[call] = None
         if missing:
-            self._start(tuple(missing))
-        runs = {self._running[call] for call in lacking}
+            runs.add(self._start(tuple(missing)))
         return runs.pop() if len(runs) == 1 else None
 
     def results_now(
         self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
     ) -> tuple[int, dict[Call, QueryResult]] | None:
         """What `results_at` would give, if it would have to wait for nothing."""
-        found = {call: self._find(call) for call in stale}
-        results = {call: result for call, result in found.items() if result is not None}
-        ts = self._common_ts((*held, *results.values()), at_least_ts)
-        if ts is None or len(results) < len(found):
+        results: dict[Call, QueryResult] = {}
+        for call in stale:
+            if (result := self._find(call)) is None:
+                return None
+            results[call] = result
+        if (ts := self._common_ts((*held, *results.values()), at_least_ts)) is None:
             return None
         for result in results.values():
             self._use(result)
@@ -307,7 +313,7 @@ class QueryCache:
 
     def _use(self, result: QueryResult) -> None:
         self._hits += 1
-        if result.call in self._idle:
+        if not result.held and result.call in self._idle:
             self._idle.move_to_end(result.call)
 
     def _evict(self) -> None:
