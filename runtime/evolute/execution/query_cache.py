@@ -112,10 +112,13 @@ class QueryCache:
     def begin(self, stale: Sequence[Call]) -> Run | None:
         """Sets out to run those of `stale` that have no live result and are not being run.
 
-        Returns the one run that all who lack a result wait for; None if there is none, or more than one.
+        Returns the one run that all who lack a result wait for; None if there is none, or more than one, or if they are
+        too many for one.
         """
         lacking = [call for call in stale if call in self._running or self._find(call) is None]
         missing = dict.fromkeys(call for call in lacking if call not in self._running)
+        if len(missing) > self._limits.queries_per_run_max:
+            return None
         if missing:
             self._start(tuple(missing))
         runs = {self._running[call] for call in lacking}
@@ -230,6 +233,14 @@ class QueryCache:
         return result.error is None and 0 <= age_ns <= self._limits.query_cache_age_ms_max * NS_PER_MS
 
     async def _shared(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
+        """Results of all, a part after the other: who asks for thousands is to leave workers to others between them."""
+        chosen: dict[Call, QueryResult] = {}
+        length = self._limits.queries_per_run_max
+        for first in range(0, len(stale), length):
+            chosen |= await self._shared_part(stale[first : first + length])
+        return chosen
+
+    async def _shared_part(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
         """The live result of each call, or that of a run under way, or else of one new run for all the others."""
         chosen: dict[Call, QueryResult] = {}
         runs: dict[Run, None] = {}
