@@ -47,6 +47,7 @@ MAY_BE_ZERO = frozenset(
         "token_leeway_ms",
         "log_lines_max",
         "token_refresh_leeway_ms",
+        "worker_niceness",
     }
 )
 # With less, the runtime itself could not work. What is in neither table is at least 1.
@@ -133,6 +134,7 @@ class Limits:
 
     # Workers
     worker_memory_bytes_max: int = 1 * GIB
+    worker_niceness: int = 5
     requests_per_worker_max: int = 16
     actions_per_worker_max: int = 64
     blocking_workers_max: int = 8

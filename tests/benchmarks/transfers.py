@@ -50,10 +50,14 @@ SUM_COUNT = 10_000
 CLIENTS_OF_SEEDING = 4
 
 PEERS = ("starlette", "fastapi", "echo")
-BESIDE = {"websocket": ("Starlette + SQLite", "websocket echo"), "HTTP": ("FastAPI + SQLite", "HTTP echo")}
-OF_PEER_MIN = 1.5
-OF_UNIFORM_MIN = 0.8
-P99_OF_P50_MAX = 10
+OURS = ("websocket", "HTTP")
+BESIDE = {
+    "websocket": ("Starlette + SQLite", "websocket echo"),
+    "Starlette + SQLite": ("", "websocket echo"),
+    "HTTP": ("FastAPI + SQLite", "HTTP echo"),
+    "FastAPI + SQLite": ("", "HTTP echo"),
+}
+WANTED = {"of peer": "at least 1.5", "of alpha 0": "at least 0.8", "p99 / p50": "under 10"}
 
 
 def seed(port: int, accounts: int) -> None:
@@ -163,25 +167,28 @@ def distributed(name: str, alpha: float) -> str:
     return f"{name}, Zipf {alpha:g}" if alpha else name
 
 
-def ratios(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> Figures:
+def rows_of(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> dict[str, Figures]:
+    """The table: each with its peer, with what it echoes, and with the same without contention, as far as they ran."""
+    rows: dict[str, Figures] = {}
+    for alpha in alphas:
+        for way in ways:
+            name, (peer, echo) = distributed(way.name, alpha), BESIDE.get(way.name, ("", ""))
+            others = {"of peer": distributed(peer, alpha), "of echo": distributed(echo, alpha)}
+            if alpha:
+                others["of alpha 0"] = way.name
+            ratios = {column: ratio(turns[name], turns[other]) for column, other in others.items() if other in turns}
+            rows[name] = {**figures_of(turns[name]), **ratios}
+    return rows
+
+
+def wanted(rows: Mapping[str, Figures], alphas: Sequence[float]) -> Figures:
+    """What is to be reached, and what was."""
     figures: Figures = {}
-    here = {way.name: way for way in ways}
-    for name, (peer, echo) in BESIDE.items():
-        for alpha in alphas:
-            if name not in here:
-                continue
-            mine = distributed(name, alpha)
-            if peer in here:
-                wanted = f" (at least {OF_PEER_MIN})"
-                figures[f"{mine} / {peer}{wanted}"] = ratio(turns[mine], turns[distributed(peer, alpha)])
-            if echo in here:
-                figures[f"{mine} / {echo}"] = ratio(turns[mine], turns[distributed(echo, alpha)])
-            if alpha and 0 in alphas:
-                figures[f"{mine} / {name} (at least {OF_UNIFORM_MIN})"] = ratio(turns[mine], turns[name])
-            row = figures_of(turns[mine])
-            figures[f"{mine}, p99 / p50 (under {P99_OF_P50_MAX})"] = float(str(row["p99 ms"])) / float(
-                str(row["p50 ms"])
-            )
+    for name, alpha in itertools.product(OURS, alphas):
+        row = rows.get(distributed(name, alpha), {})
+        for column, limit in WANTED.items():
+            if column in row:
+                figures[f"{distributed(name, alpha)}, {column} ({limit})"] = row[column]
     return figures
 
 
@@ -202,10 +209,10 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], Figures]:
         ways, missing = all_ways(stack, options)
         contestants = [way.contestant(alpha, options) for alpha in options.zipf for way in ways]
         turns = take_turns(contestants, options.rounds, options.seconds, options.warmup, tell=options.tell)
-        rows = {name: figures_of(own) for name, own in turns.items()}
+        rows = rows_of(ways, options.zipf, turns)
         failures = [failure for own in turns.values() for turn in own for failure in turn.failures]
         return rows, {
-            **ratios(ways, options.zipf, turns),
+            **wanted(rows, options.zipf),
             **sums(totals_of(ways), options.accounts * BALANCE),
             **memory_figures(ways[0].server),
             **missing,

@@ -82,13 +82,15 @@ def figures_of(turns: Sequence[Turn]) -> Figures:
     latencies_ms = sorted(latency_ms for turn in turns for latency_ms in turn.latencies_ms)
     rates = [turn.per_s for turn in turns]
     elapsed_s, used = sum(turn.elapsed_s for turn in turns), CpuTimes.sum_of([turn.used for turn in turns])
+    p50_ms, p99_ms = percentile(latencies_ms, 0.5), percentile(latencies_ms, 0.99)
     return {
         "per s": round(statistics.median(rates)),
         "from": round(min(rates)),
         "to": round(max(rates)),
-        "p50 ms": percentile(latencies_ms, 0.5),
-        "p99 ms": percentile(latencies_ms, 0.99),
+        "p50 ms": p50_ms,
+        "p99 ms": p99_ms,
         "max ms": latencies_ms[-1],
+        "p99 / p50": p99_ms / p50_ms,
         "failed": sum(len(turn.failures) for turn in turns),
         **used.figures(elapsed_s, len(latencies_ms)),
     }

@@ -23,7 +23,15 @@ def test_transfers_beside_their_peers() -> None:
         assert row["failed"] == 0, figures.get("first failure")
     sums = {name: value for name, value in figures.items() if name.endswith("sum of balances")}
     assert list(sums.values()) == ["as seeded"] * 3, sums
-    assert "websocket, Zipf 1.5 / websocket (at least 0.8)" in figures
+    both = {"of peer", "of echo", "of alpha 0"}
+    assert {name: both & set(row) for name, row in rows.items() if "Zipf" in name} == {
+        "websocket, Zipf 1.5": both,
+        "HTTP, Zipf 1.5": {"of echo", "of alpha 0"},
+        "Starlette + SQLite, Zipf 1.5": {"of echo", "of alpha 0"},
+        "websocket echo, Zipf 1.5": {"of alpha 0"},
+        "HTTP echo, Zipf 1.5": {"of alpha 0"},
+    }
+    assert figures["websocket, of peer (at least 1.5)"] == rows["websocket"]["of peer"]
 
 
 def test_the_engine_without_its_wire() -> None:

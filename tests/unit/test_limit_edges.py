@@ -83,6 +83,7 @@ ELSEWHERE = {
     "test_a_job_that_does_not_end_delays_the_end_by_no_more_than_the_limit",
     # Workers
     "worker_memory_bytes_max": "end_to_end/test_worker.py::test_memory_is_limited_and_the_error_names_the_setting",
+    "worker_niceness": "end_to_end/test_worker.py::test_a_worker_gives_way_to_the_server",
     "requests_per_worker_max": "end_to_end/test_pool.py::test_a_full_queue_is_an_error_with_the_name_of_its_limit",
     "actions_per_worker_max": "end_to_end/test_pool.py::test_a_full_queue_is_an_error_with_the_name_of_its_limit",
     "blocking_workers_max": "end_to_end/test_blocking_actions.py::test_a_few_idle_processes_are_kept",

@@ -29,15 +29,15 @@ List = int  # the name of a list
 @dataclass(eq=False)
 class Done:
     """One transaction. `began` and `ended` are places in the order of all beginnings and ends; `ended` is None if
-    nobody was told how it ended, and then it has seen nothing. `ts` is the commit's, or a query's snapshot's; that of a
-    `query` may be older than its beginning, if nothing that it has read was changed since.
+    nobody was told how it ended, and then it has seen nothing. `ts` is the commit's, or a query's snapshot's, if it is
+    known; that of a `query` may be older than its beginning, if nothing that it has read was changed since.
     """
 
     began: int
     appends: Mapping[List, int] = field(default_factory=dict)
     reads: Mapping[List, Sequence[int]] = field(default_factory=dict)
     ended: int | None = None
-    ts: int = 0
+    ts: int | None = None
     query: bool = False
 
     def __repr__(self) -> str:
@@ -102,8 +102,8 @@ def _dependencies(
 
 def _require_order_of_timestamps(edges: Sequence[Edge]) -> None:
     for before, after, why in edges:
-        if before.ended is None or after.ended is None:
-            continue  # nobody was told its timestamp
+        if before.ts is None or after.ts is None:
+            continue
         in_order = before.ts < after.ts if after.appends else before.ts <= after.ts
         if not in_order:
             raise NotSerializable(f"the timestamps are in another order than what was seen ({why}): {before}, {after}")
@@ -125,11 +125,13 @@ def _require_no_cycle(history: Sequence[Done], edges: Sequence[Edge]) -> int:
     for moment, done, is_end in moments:
         if is_end:
             graph.add(moment, *(() if mark is None else (mark,)), done)
-            mark, latest_ts = moment, max(latest_ts, done.ts)
+            mark, latest_ts = moment, max(latest_ts, done.ts or 0)
         elif mark is not None:
             graph.add(done, mark)
+            if done.ts is None or done.query:
+                continue
             in_order = done.ts > latest_ts if done.appends else done.ts >= latest_ts
-            if done.ended is not None and not done.query and not in_order:
+            if not in_order:
                 raise NotSerializable(f"at {latest_ts} something had ended before this began: {done}")
     try:
         graph.prepare()
