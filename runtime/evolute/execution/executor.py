@@ -331,9 +331,12 @@ class Executor:
         return batch
 
     async def _run_batch(
-        self, calls: tuple[Call, ...], under_way: Awaitable[FunctionOutcome] | None = None
+        self, calls: tuple[Call, ...], under_way: Awaitable[FunctionOutcome] | None = None, *, again: bool = False
     ) -> QueryBatch:
-        """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself."""
+        """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself.
+
+        If none of them does, something else has killed it, or all of them together: that shows when they run `again`.
+        """
         try:
             ran = await self._run("queries", calls, under_way=under_way)
             return QueryBatch(ran.begin_ts, ran.results)
@@ -345,6 +348,8 @@ class Executor:
                 await self._run("queries", (call,), deaths=1)
             except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
                 killers[call] = self._crashed(error, call)
+        if not killers and isinstance(failure, FunctionCrashed) and len(calls) > 1 and not again:
+            return await self._run_batch(calls, again=True)
         if not killers and failure is not None:  # it is one call, or they can do together not what each can do alone
             crashed = tuple(self._crashed(failure, call) for call in calls)
             return QueryBatch(self._database.log.published_ts, crashed)
