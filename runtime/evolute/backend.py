@@ -179,8 +179,8 @@ class Backend:
             stages=self.database.stages,
         )
         self._stack.push_async_callback(self.pool.close)
-        width = max(config.workers, 1)
-        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, width)
+        chain_length = max(limits.requests_per_worker_max // 2, 1)
+        self.executor = Executor(self.database, self.pool, self.clock, limits, self.call_log, chain_length)
         self._stack.push_async_callback(self.executor.query_cache.close)
         self.past_queries = PastQueries(self.executor, self.pool, self.database.log, self.clock, limits, self.call_log)
         self._stack.callback(self.past_queries.close)

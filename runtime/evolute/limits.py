@@ -47,6 +47,7 @@ MAY_BE_ZERO = frozenset(
         "token_leeway_ms",
         "log_lines_max",
         "token_refresh_leeway_ms",
+        "worker_niceness",
     }
 )
 # With less, the runtime itself could not work. What is in neither table is at least 1.
@@ -133,6 +134,7 @@ class Limits:
 
     # Workers
     worker_memory_bytes_max: int = 1 * GIB
+    worker_niceness: int = 5
     requests_per_worker_max: int = 16
     actions_per_worker_max: int = 64
     blocking_workers_max: int = 8
@@ -169,18 +171,24 @@ class Limits:
     pinned_snapshots_max: int = 16
     pinned_snapshot_ms: int = 15_000
     queries_per_session_max: int = 10_000
+    session_queries_bytes_max: int = 64 * MIB
     session_mutations_max: int = 1000
     session_actions_max: int = 1000
+    session_calls_bytes_max: int = 16 * MIB
+    all_sessions_calls_bytes_max: int = 256 * MIB
     session_outgoing_bytes_max: int = 64 * MIB
     session_records_max: int = 1000
     session_record_retention_ms: int = 14 * 24 * 3600 * 1000
     message_bytes_max: int = 64 * MIB
+    messages_begun_bytes_max: int = 256 * MIB
     frame_fragment_bytes: int = 4 * MIB
     transition_chunk_bytes: int = 5_000_000
     heartbeat_ms: int = 15_000
     opening_burst_ms: int = 5
     close_ms_max: int = 5_000
     socket_silence_ms_max: int = 120_000
+    http_calls_max: int = 10_000
+    http_calls_bytes_max: int = 256 * MIB
     http_body_bytes_max: int = 16 * MIB + 2000
     http_batch_queries_max: int = 1000
     echo_bytes_max: int = 64 * MIB

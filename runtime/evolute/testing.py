@@ -39,10 +39,10 @@ from evolute.execution.arguments import encode_arguments
 from evolute.execution.blocking_runner import BlockingRunner
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
+from evolute.execution.pending_request import Callbacks
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, Kind, Outcome, RequestKind
 from evolute.execution.runner import Runner
 from evolute.execution.snapshot_names import SnapshotNames
-from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
 from evolute.registry.crons import Crons
 from evolute.registry.definition import Function

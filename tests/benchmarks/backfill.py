@@ -22,7 +22,9 @@ from evolute.limits import Limits
 from evolute.storage.keyspace import INDEX_WORK_RANGE
 from evolute.storage.lmdb_engine import LmdbEngine
 from tests.benchmarks.measures import LEDGER, Figures, arguments_of, cpu_times, percentile, show
-from tests.benchmarks.transfers import Transfers, seed, total, uniform
+from tests.benchmarks.pairs import uniform
+from tests.benchmarks.transfer_load import Transfers
+from tests.benchmarks.transfers import seed, total
 from tests.end_to_end.server_process import ServerProcess
 
 BUILT_S_MAX = 600.0

@@ -9,10 +9,6 @@ uv run python -m tests.benchmarks.http_mutations
 from __future__ import annotations
 
 import argparse
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,26 +16,10 @@ import orjson
 
 from tests.benchmarks.http_socket import answers_per_s, post_request
 from tests.benchmarks.measures import Figures, arguments_of, benchmark_server, cpu_times, show
+from tests.benchmarks.peers.server import PeerServer
 from tests.end_to_end.server_process import ServerProcess
 
 TARGET = 0.12
-START_S_MAX = 20.0
-ECHO = """
-import sys, uvicorn
-
-async def echo(scope, receive, send):
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-uvicorn.run(echo, port=int(sys.argv[1]), http="httptools", lifespan="off", log_level="error", access_log=False)
-"""
 
 
 def body_of(number: int) -> bytes:
@@ -50,23 +30,8 @@ def body_of(number: int) -> bytes:
 @contextmanager
 def echo_server() -> Iterator[int]:
     """The port on which it listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
-    try:
-        deadline_s = time.monotonic() + START_S_MAX
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline_s, "the echo does not listen"
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    with PeerServer("echo_server") as server:
+        yield server.port
 
 
 def measure(server: ServerProcess, options: argparse.Namespace) -> Figures:

@@ -6,14 +6,13 @@ fails the benchmark.
 
 from __future__ import annotations
 
-import selectors
-import socket
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
+
+from tests.benchmarks.load import Load, Refused
+from tests.benchmarks.sockets import connected
 
 RECEIVE_BYTES = 64 * 1024
-TIMEOUT_S = 30.0
 
 
 def post_request(path: str, body: bytes) -> bytes:
@@ -24,22 +23,25 @@ def post_request(path: str, body: bytes) -> bytes:
 class HttpConnection:
     """One connection with at most one request under way."""
 
-    def __init__(self, port: int, request: bytes, check: Callable[[bytes], bool]) -> None:
-        self._request = request
+    def __init__(self, port: int, check: Callable[[bytes], bool]) -> None:
         self._check = check
         self._received = b""
-        self.answers = 0
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected(port)
 
-    def send(self) -> None:
-        self.socket.sendall(self._request)
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, request: bytes) -> None:
+        self._socket.sendall(request)
 
     def receive(self) -> bool:
-        """Takes what has arrived; whether an answer is whole. Raises RuntimeError for a bad one."""
-        data = self.socket.recv(RECEIVE_BYTES)
+        """Takes what has arrived; whether an answer is whole. Raises Refused for a bad one."""
+        data = self._socket.recv(RECEIVE_BYTES)
         if not data:
-            raise RuntimeError("the server closed the connection")
+            raise ConnectionError("the server closed the connection")
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if not separator:
@@ -47,25 +49,17 @@ class HttpConnection:
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(body) < length:
             return False
+        received, self._received = self._received, b""
         if not head.startswith(b"HTTP/1.1 200") or len(body) > length or not self._check(body):
-            raise RuntimeError(f"unexpected answer {self._received!r}")
-        self._received = b""
-        self.answers += 1
+            raise Refused(f"unexpected answer {received!r}")
         return True
 
 
 def answers_per_s(port: int, requests: list[bytes], check: Callable[[bytes], bool], seconds: float) -> float:
     """Each request has a connection of its own, and is sent again as soon as it was answered."""
-    with ExitStack() as stack:
-        selector = stack.enter_context(selectors.DefaultSelector())
-        connections = [HttpConnection(port, request, check) for request in requests]
-        for connection in connections:
-            stack.callback(connection.socket.close)
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.send()
-        begun_s = time.perf_counter()
-        while time.perf_counter() - begun_s < seconds:
-            for key, _ in selector.select(TIMEOUT_S):
-                if key.data.receive():
-                    key.data.send()
-        return sum(connection.answers for connection in connections) / (time.perf_counter() - begun_s)
+    own = {HttpConnection(port, check): request for request in requests}
+    with closing(Load(list(own), lambda connection: connection.send(own[connection]))) as load:
+        elapsed_s = load.run(seconds)
+        if load.failures:
+            raise RuntimeError(load.failures[0])
+        return len(load.latencies_ms) / elapsed_s

@@ -7,11 +7,13 @@ import json
 import math
 import os
 import resource
+import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from tests.end_to_end.server_process import ServerProcess
 
@@ -42,14 +44,32 @@ def benchmark_server(options: argparse.Namespace, functions: Path = LEDGER) -> I
             server.stop()
 
 
-def show(title: str, figures: Figures, *, as_json: bool) -> None:
+def show(title: str, figures: Figures, *, as_json: bool, rows: Mapping[str, Figures] | None = None) -> None:
+    """`rows` are a table of their own, with the same columns in each; in JSON they are figures among the others."""
     if as_json:
-        print(json.dumps({"benchmark": title, **figures}))
+        flat = {f"{row}: {name}": value for row, own in (rows or {}).items() for name, value in own.items()}
+        print(json.dumps({"benchmark": title, **flat, **figures}))
         return
-    width = max(map(len, figures))
     print(title)
+    if rows:
+        print("\n".join(table(rows)))
+    width = max(map(len, figures), default=0)
     for name, value in figures.items():
-        print(f"  {name:{width}}  {value:,.2f}" if isinstance(value, float) else f"  {name:{width}}  {value}")
+        print(f"  {name:{width}}  {spelt(value)}")
+
+
+def table(rows: Mapping[str, Figures]) -> list[str]:
+    """Its lines. A row that lacks a column has nothing there."""
+    names = list(dict.fromkeys(name for own in rows.values() for name in own))
+    cells = [["", *names], *([row, *(spelt(own.get(name, "")) for name in names)] for row, own in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in cells
+    ]
+
+
+def spelt(value: object) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -69,26 +89,48 @@ class CpuTimes:
     server_s: float
     workers_s: float
 
-    def figures_since(self, earlier: CpuTimes, elapsed_s: float, operations: int) -> Figures:
+    def since(self, earlier: CpuTimes) -> CpuTimes:
+        return CpuTimes(
+            self.client_s - earlier.client_s, self.server_s - earlier.server_s, self.workers_s - earlier.workers_s
+        )
+
+    @classmethod
+    def sum_of(cls, times: Sequence[CpuTimes]) -> CpuTimes:
+        client_s = sum(one.client_s for one in times)
+        return cls(client_s, sum(one.server_s for one in times), sum(one.workers_s for one in times))
+
+    def figures(self, elapsed_s: float, operations: int) -> Figures:
         """Shares of one processor (two are 200 %), and what one operation took of it on a machine that others use."""
-        server_s = self.server_s - earlier.server_s
-        workers_s = self.workers_s - earlier.workers_s
         return {
-            "CPU server %": round(100 * server_s / elapsed_s),
-            "CPU workers %": round(100 * workers_s / elapsed_s),
-            "CPU client %": round(100 * (self.client_s - earlier.client_s) / elapsed_s),
-            "server ms each": round(1000 * server_s / operations, 3),
-            "workers ms each": round(1000 * workers_s / operations, 3),
+            "CPU server %": round(100 * self.server_s / elapsed_s),
+            "CPU workers %": round(100 * self.workers_s / elapsed_s),
+            "CPU client %": round(100 * self.client_s / elapsed_s),
+            "client ms each": round(1000 * self.client_s / operations, 3),
+            "server ms each": round(1000 * self.server_s / operations, 3),
+            "workers ms each": round(1000 * self.workers_s / operations, 3),
         }
 
+    def figures_since(self, earlier: CpuTimes, elapsed_s: float, operations: int) -> Figures:
+        return self.since(earlier).figures(elapsed_s, operations)
 
-def cpu_times(server: ServerProcess) -> CpuTimes:
+
+class Running(Protocol):
+    """A server that runs, as a process with children."""
+
+    @property
+    def process(self) -> subprocess.Popen[Any]: ...
+
+    def children(self) -> list[int]: ...
+
+
+def cpu_times(server: Running) -> CpuTimes:
     own = resource.getrusage(resource.RUSAGE_SELF)
-    workers_s = sum(_cpu_s(pid) for pid in server.children())
-    return CpuTimes(own.ru_utime + own.ru_stime, _cpu_s(server.process.pid), workers_s)
+    workers_s = sum(cpu_s(pid) for pid in server.children())
+    return CpuTimes(own.ru_utime + own.ru_stime, cpu_s(server.process.pid), workers_s)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """The processor time of one process, in clock ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
@@ -101,7 +143,7 @@ def private_mib(pid: int) -> float:
     raise RuntimeError(f"/proc/{pid}/status has no RssAnon")
 
 
-def memory_figures(server: ServerProcess) -> Figures:
+def memory_figures(server: Running) -> Figures:
     """Of the server and of its largest worker."""
     return {
         "RssAnon server MiB": round(private_mib(server.process.pid), 1),

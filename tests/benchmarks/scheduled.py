@@ -15,7 +15,7 @@ import argparse
 import time
 
 from tests.benchmarks.measures import Figures, arguments_of, benchmark_server, cpu_times, show
-from tests.benchmarks.peers.run import PACKAGES, peer_figures
+from tests.benchmarks.peers.run import PEERS, peer_figures
 from tests.benchmarks.sync_socket import SyncSocket
 from tests.end_to_end.server_process import ServerProcess
 
@@ -85,12 +85,12 @@ def main() -> None:
     parser = arguments_of("Drains scheduled mutations that do nothing.")
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--enqueue-seconds", type=float, default=6.0, help="when the jobs come due")
-    parser.add_argument("--peers", nargs="*", choices=sorted(PACKAGES), metavar="PEER", help="all, or those named")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), metavar="PEER", help="all, or those named")
     options = parser.parse_args()
     with benchmark_server(options) as server:
         figures = measure(server, options)
     if options.peers is not None:
-        figures |= peer_figures(options.peers or list(PACKAGES), options.jobs)
+        figures |= peer_figures(options.peers or list(PEERS), options.jobs)
     show(f"scheduled mutations, {options.jobs} due at once", figures, as_json=options.json)
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.measures import LEDGER, ROOT, Figures, arguments_of, percentile, show
+from tests.benchmarks.sockets import free_port
 from tests.benchmarks.sync_socket import SyncSocket
 from tests.end_to_end.server_process import ServerProcess
 
@@ -31,13 +32,6 @@ from evolute import QueryCtx, query
 def number(ctx: QueryCtx) -> int:
     return {number}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:

@@ -1,41 +1,28 @@
-"""A lean client: the sync protocol over a plain socket, no more of it than a benchmark needs.
-
-It leaves the processors to the server. Frames are masked with zeros, which is allowed and costs nothing; compression,
-fragments and reconnecting are left out, and whatever is not expected fails the benchmark.
-"""
+"""A lean client: the sync protocol over a lean websocket, no more of it than a benchmark needs."""
 
 from __future__ import annotations
 
 import base64
-import socket
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-RECEIVE_BYTES = 256 * 1024
-TIMEOUT_S = 30.0
+from tests.benchmarks.web_socket import WebSocket
 
 Message = dict[str, Any]
 
 
-class SyncSocket:
+class SyncSocket(WebSocket):
     """One session. `receive` gives the messages that have arrived; `mutate` and `subscribe` say what to send."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = bytearray()
+    def __init__(self, port: int, host: str = "127.0.0.1", *, session: str | None = None) -> None:
+        super().__init__(port, "/api/sync", host)
         self._requests = 0
         self._queries = 0
-        self._shake_hands(host)
-        self.send({"type": "Connect", "sessionId": str(uuid.uuid4()), "connectionCount": 0, "lastCloseReason": None})
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
+        opening = {"type": "Connect", "connectionCount": 0, "lastCloseReason": None}
+        self.send({**opening, "sessionId": session or str(uuid.uuid4())})
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
@@ -47,32 +34,26 @@ class SyncSocket:
 
     def subscribe(self, path: str, arguments: Message) -> int:
         """Adds a query; returns its id."""
-        query_id, self._queries = self._queries, self._queries + 1
-        added = {"type": "Add", "queryId": query_id, "udfPath": path, "args": [arguments]}
-        head = {"type": "ModifyQuerySet", "baseVersion": query_id, "newVersion": query_id + 1}
-        self.send({**head, "modifications": [added]})
-        return query_id
+        return self.subscribe_all(path, [arguments])
+
+    def subscribe_all(self, path: str, arguments: Sequence[Message]) -> int:
+        """Adds a query for each of the arguments, at once; returns the id of the first. The others follow it."""
+        first, self._queries = self._queries, self._queries + len(arguments)
+        added = [
+            {"type": "Add", "queryId": query_id, "udfPath": path, "args": [one]}
+            for query_id, one in enumerate(arguments, first)
+        ]
+        self.send({"type": "ModifyQuerySet", "baseVersion": first, "newVersion": self._queries, "modifications": added})
+        return first
 
     def send(self, message: Message) -> None:
-        payload = orjson.dumps(message)
-        length = len(payload)
-        if length < 126:
-            head = bytes((0x81, 0x80 | length))
-        elif length < 1 << 16:
-            head = bytes((0x81, 0x80 | 126)) + length.to_bytes(2, "big")
-        else:
-            head = bytes((0x81, 0x80 | 127)) + length.to_bytes(8, "big")
-        self._socket.sendall(b"".join((head, bytes(4), payload)))
+        self.send_text(orjson.dumps(message))
 
     # --- Receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self) -> list[Message]:
         """What has arrived, after waiting for something to arrive."""
-        data = self._socket.recv(RECEIVE_BYTES)
-        if not data:
-            raise ConnectionError("the server closed the connection")
-        self._buffer += data
-        return self._taken()
+        return [orjson.loads(text) for text in self.receive_texts()]
 
     def wait_response(self, request_id: int) -> Any:
         """The result of a mutation, once a Transition covers it. Raises RuntimeError if it failed."""
@@ -101,42 +82,6 @@ class SyncSocket:
     def query(self, path: str, arguments: Message) -> Any:
         """The query's first value. The subscription stays."""
         return self.wait_update(self.subscribe(path, arguments))
-
-    def _taken(self) -> list[Message]:
-        messages: list[Message] = []
-        buffer, start = self._buffer, 0
-        while len(buffer) - start >= 2:
-            first, length, at = buffer[start], buffer[start + 1], start + 2
-            if length >= 126:
-                size = 2 if length == 126 else 8
-                length, at = int.from_bytes(buffer[at : at + size], "big"), at + size
-            if len(buffer) < at + length:
-                break
-            start = at + length
-            if first == 0x81:
-                messages.append(orjson.loads(buffer[at:start]))
-            elif first == 0x89:
-                self._socket.sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + bytes(buffer[at:start]))
-            else:
-                raise ConnectionError(f"unexpected frame {first:#x}: {bytes(buffer[at:start])!r}")
-        del buffer[:start]
-        return messages
-
-    def _shake_hands(self, host: str) -> None:
-        key = base64.b64encode(bytes(16)).decode()
-        lines = ("GET /api/sync HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket")
-        request = "\r\n".join((*lines, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""))
-        self._socket.sendall(request.encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            data = self._socket.recv(RECEIVE_BYTES)
-            if not data:
-                break
-            answer += data
-        head, _, rest = answer.partition(b"\r\n\r\n")
-        if b" 101 " not in head.splitlines()[0]:
-            raise ConnectionError(f"no websocket: {head.decode(errors='replace')}")
-        self._buffer += rest
 
 
 def covers(transition: Message, response: Message) -> bool:

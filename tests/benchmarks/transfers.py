@@ -1,115 +1,63 @@
-"""Transfers between accounts: 64 sessions, each with one mutation in flight, and the disk synced for every batch.
+"""Transfers between accounts: 64 clients, each with one mutation in flight, and the disk synced for every batch.
 
-A transfer reads two accounts through an index and patches both. It has ended when a client's promise would resolve:
-with the first Transition that is not older than its response. In the end the balances must add up to what they were.
+A transfer reads two accounts through an index and patches both. Over a websocket it has ended when a client's promise
+would resolve: with the first Transition that is not older than its response. In the end the balances must add up to
+what they were.
 
-uv run python -m tests.benchmarks.transfers [--zipf 1.5] [--seconds 180 --interval 15]
+With `--peers` the same transfers are done beside it, in turns, by what a user would pick instead (peers/accounts.py:
+SQLite in WAL mode, every commit synced, behind FastAPI or a Starlette websocket), and their requests are sent back by
+a raw ASGI application, which is the ceiling. The load is one loop for all; its share of the processors is in the table.
+
+uv run python -m tests.benchmarks.transfers --zipf 0 1.5 --peers
+uv run python -m tests.benchmarks.transfers --over websocket --rounds 20 --seconds 30 --tell
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import itertools
-import random
-import selectors
-import time
-from bisect import bisect_left
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from tests.benchmarks.measures import (
-    Figures,
-    arguments_of,
-    benchmark_server,
-    cpu_times,
-    memory_figures,
-    percentile,
-    show,
+from tests.benchmarks.measures import Figures, Running, arguments_of, benchmark_server, memory_figures, show
+from tests.benchmarks.pairs import zipf
+from tests.benchmarks.peers.environment import Unavailable, install
+from tests.benchmarks.peers.server import PeerServer
+from tests.benchmarks.sync_socket import SyncSocket
+from tests.benchmarks.transfer_load import (
+    CALL,
+    ORDER,
+    HttpTeller,
+    SessionTeller,
+    SocketTeller,
+    Teller,
+    TransferLoad,
+    is_done,
+    is_echo,
+    is_success,
 )
-from tests.benchmarks.sync_socket import SyncSocket, covers
-from tests.end_to_end.server_process import ServerProcess
+from tests.benchmarks.turns import Contestant, Turns, figures_of, ratio, take_turns
 
 BALANCE = 1000
 SEED_COUNT = 2000
 SUM_COUNT = 10_000
 CLIENTS_OF_SEEDING = 4
-PICKS = 100_000
 
-Pick = Callable[[], int]
-
-
-class Transfers:
-    """The load: one loop over all sessions."""
-
-    def __init__(self, port: int, sessions: int, pick: Pick) -> None:
-        self._pick = pick
-        self._selector = selectors.DefaultSelector()
-        self._sessions = [SyncSocket(port) for _ in range(sessions)]
-        for session in self._sessions:
-            self._selector.register(session, selectors.EVENT_READ, session)
-        self._started_s: dict[SyncSocket, float] = {}
-        self._responses: dict[SyncSocket, dict[str, object]] = {}
-        self.latencies_ms: list[float] = []
-        self.failures: list[str] = []
-
-    def run(self, seconds: float) -> float:
-        """Keeps every session busy for that long, waits for the last ones, and returns how long it took."""
-        begun_s = time.perf_counter()
-        until_s = begun_s + seconds
-        for session in self._sessions:
-            self._start(session)
-        while self._started_s:
-            ready = self._selector.select(timeout=30)
-            if not ready:
-                raise TimeoutError(f"{len(self._started_s)} mutations have had no answer for 30 s")
-            for key, _ in ready:
-                self._receive(key.data, until_s)
-        return time.perf_counter() - begun_s
-
-    def _receive(self, session: SyncSocket, until_s: float) -> None:
-        for message in session.receive():
-            self._hear(session, message)
-        if session not in self._started_s and time.perf_counter() < until_s:
-            self._start(session)
-
-    def close(self) -> None:
-        self._selector.close()
-        for session in self._sessions:
-            session.close()
-
-    def _start(self, session: SyncSocket) -> None:
-        source = target = self._pick()
-        while target == source:
-            target = self._pick()
-        self._started_s[session] = time.perf_counter()
-        session.mutate("accounts:transfer", {"from_id": source, "to_id": target, "amount": 1})
-
-    def _hear(self, session: SyncSocket, message: dict[str, object]) -> None:
-        if message["type"] == "MutationResponse":
-            if message["success"]:
-                self._responses[session] = message
-            else:
-                self.failures.append(str(message["result"]))
-                del self._started_s[session]
-            return
-        response = self._responses.get(session)
-        if message["type"] == "Transition" and response is not None and covers(message, response):
-            del self._responses[session]
-            self.latencies_ms.append((time.perf_counter() - self._started_s.pop(session)) * 1000)
-
-
-def uniform(accounts: int) -> Pick:
-    return iter_of(lambda: random.choices(range(accounts), k=PICKS))
-
-
-def zipf(accounts: int, alpha: float) -> Pick:
-    """Account n is as likely as 1 / (n + 1) ** alpha."""
-    sums = list(itertools.accumulate((number + 1) ** -alpha for number in range(accounts)))
-    return iter_of(lambda: [bisect_left(sums, random.random() * sums[-1]) for _ in range(PICKS)])
-
-
-def iter_of(batch: Callable[[], list[int]]) -> Pick:
-    """Picks made many at a time, between two of which nothing is computed."""
-    return itertools.chain.from_iterable(iter(batch, [])).__next__
+PEERS = ("starlette", "fastapi", "echo")
+OURS = ("websocket", "HTTP")
+BESIDE = {
+    "websocket": ("Starlette + SQLite", "websocket echo"),
+    "Starlette + SQLite": ("", "websocket echo"),
+    "HTTP": ("FastAPI + SQLite", "HTTP echo"),
+    "FastAPI + SQLite": ("", "HTTP echo"),
+}
+WANTED = {"of peer": "at least 1.5", "of alpha 0": "at least 0.8", "p99 / p50": "under 10"}
 
 
 def seed(port: int, accounts: int) -> None:
@@ -136,56 +84,161 @@ def total(port: int, accounts: int) -> int:
         session.close()
 
 
-def measure(server: ServerProcess, options: argparse.Namespace) -> Figures:
-    seeded_s = time.perf_counter()
+# --- Who takes part ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """To ask for transfers: who serves them, what a client is, and how the sum of the balances is asked for."""
+
+    name: str
+    server: Running
+    teller: Callable[[], Teller]
+    total: Callable[[], int] | None = None
+
+    def contestant(self, alpha: float, options: argparse.Namespace) -> Contestant:
+        pairs, sessions = zipf(options.accounts, alpha), options.sessions
+        name = distributed(self.name, alpha)
+        return Contestant(name, self.server, lambda: TransferLoad([self.teller() for _ in range(sessions)], pairs))
+
+
+def our_ways(stack: ExitStack, options: argparse.Namespace) -> Iterator[Way]:
+    server = stack.enter_context(benchmark_server(options))
     seed(server.port, options.accounts)
-    seeded_s = time.perf_counter() - seeded_s
-    pick = uniform(options.accounts) if options.zipf is None else zipf(options.accounts, options.zipf)
-    transfers = Transfers(server.port, options.sessions, pick)
-    transfers.run(options.warmup)
-    transfers.latencies_ms.clear()
-    before, elapsed_s, done = cpu_times(server), 0.0, 0
-    while elapsed_s < options.seconds:
-        elapsed_s += transfers.run(min(options.interval or options.seconds, options.seconds - elapsed_s))
-        if options.interval:
-            count, done = len(transfers.latencies_ms) - done, len(transfers.latencies_ms)
-            memory = ", ".join(f"{name} {value}" for name, value in memory_figures(server).items())
-            print(f"  {elapsed_s:6.1f} s  {count} transfers  {memory}", flush=True)
-    cpu = cpu_times(server).figures_since(before, elapsed_s, len(transfers.latencies_ms))
-    latencies_ms = transfers.latencies_ms
-    transfers.close()
-    balances, expected = total(server.port, options.accounts), options.accounts * BALANCE
+    sum_of = partial(total, server.port, options.accounts)
+    if "websocket" in options.over:
+        yield Way("websocket", server, partial(SessionTeller, server.port), sum_of)
+    if "http" in options.over:
+        path = "/api/mutation?format=json"
+        yield Way("HTTP", server, partial(HttpTeller, server.port, path, CALL, is_success), sum_of)
+
+
+def peers_ways(stack: ExitStack, options: argparse.Namespace, name: str) -> Iterator[Way]:
+    """Only FastAPI has to be installed; the others run on what evolute itself needs. Raises Unavailable."""
+    if name == "echo":
+        echo = stack.enter_context(PeerServer("echo_server"))
+        if "websocket" in options.over:
+            yield Way("websocket echo", echo, partial(SocketTeller, echo.port, is_echo))
+        if "http" in options.over:
+            yield Way("HTTP echo", echo, partial(HttpTeller, echo.port, "/", ORDER, is_echo))
+        return
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evolute-peer-")))
+    python = install(name, folder / "environment") if name == "fastapi" else Path(sys.executable)
+    server = PeerServer(f"{name}_server", folder, options.accounts, BALANCE, python=python)
+    port = stack.enter_context(server).port
+    sum_of = partial(peers_total, port)
+    if name == "starlette":
+        yield Way("Starlette + SQLite", server, partial(SocketTeller, port, is_done), sum_of)
+    else:
+        yield Way("FastAPI + SQLite", server, partial(HttpTeller, port, "/transfer", ORDER, is_done), sum_of)
+
+
+def peers_total(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/total")
+        return int(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def all_ways(stack: ExitStack, options: argparse.Namespace) -> tuple[list[Way], Figures]:
+    """And why some are missing."""
+    ways, missing = list(our_ways(stack, options)), Figures()
+    for name in peers_of(options):
+        try:
+            ways += peers_ways(stack, options, name)
+        except Unavailable as error:
+            missing[name] = f"not installed: {error}"
+    return ways, missing
+
+
+def peers_of(options: argparse.Namespace) -> list[str]:
+    if options.peers is None:
+        return []
+    beside = {"websocket": "starlette", "http": "fastapi"}
+    return options.peers or [*(beside[over] for over in options.over), "echo"]
+
+
+# --- The figures ------------------------------------------------------------------------------------------------------
+
+
+def distributed(name: str, alpha: float) -> str:
+    return f"{name}, Zipf {alpha:g}" if alpha else name
+
+
+def rows_of(ways: Sequence[Way], alphas: Sequence[float], turns: Turns) -> dict[str, Figures]:
+    """The table: each with its peer, with what it echoes, and with the same without contention, as far as they ran."""
+    rows: dict[str, Figures] = {}
+    for alpha in alphas:
+        for way in ways:
+            name, (peer, echo) = distributed(way.name, alpha), BESIDE.get(way.name, ("", ""))
+            others = {"of peer": distributed(peer, alpha), "of echo": distributed(echo, alpha)}
+            if alpha:
+                others["of alpha 0"] = way.name
+            ratios = {column: ratio(turns[name], turns[other]) for column, other in others.items() if other in turns}
+            rows[name] = {**figures_of(turns[name]), **ratios}
+    return rows
+
+
+def wanted(rows: Mapping[str, Figures], alphas: Sequence[float]) -> Figures:
+    """What is to be reached, and what was."""
+    figures: Figures = {}
+    for name, alpha in itertools.product(OURS, alphas):
+        row = rows.get(distributed(name, alpha), {})
+        for column, limit in WANTED.items():
+            if column in row:
+                figures[f"{distributed(name, alpha)}, {column} ({limit})"] = row[column]
+    return figures
+
+
+def totals_of(ways: Sequence[Way]) -> dict[str, int]:
+    return {way.name: way.total() for way in ways if way.total is not None}
+
+
+def sums(totals: Mapping[str, int], expected: int) -> Figures:
     return {
-        "transfers/s": len(latencies_ms) / elapsed_s,
-        "p50 ms": percentile(latencies_ms, 0.5),
-        "p99 ms": percentile(latencies_ms, 0.99),
-        "max ms": max(latencies_ms),
-        "failed": len(transfers.failures),
-        **cpu,
-        **memory_figures(server),
-        "sum of balances": f"{balances} ({'as seeded' if balances == expected else f'WRONG, {expected} expected'})",
-        "transfers": len(latencies_ms),
-        "seeded accounts/s": options.accounts / seeded_s,
-        **({"first failure": transfers.failures[0]} if transfers.failures else {}),
+        f"{name}, sum of balances": "as seeded" if found == expected else f"WRONG: {found}, not {expected}"
+        for name, found in totals.items()
     }
 
 
-def main() -> None:
-    parser = arguments_of("Transfers between accounts over websockets.")
+def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], Figures]:
+    """The rows of the table, and what stands beneath it."""
+    with ExitStack() as stack:
+        ways, missing = all_ways(stack, options)
+        contestants = [way.contestant(alpha, options) for alpha in options.zipf for way in ways]
+        turns = take_turns(contestants, options.rounds, options.seconds, options.warmup, tell=options.tell)
+        rows = rows_of(ways, options.zipf, turns)
+        failures = [failure for own in turns.values() for turn in own for failure in turn.failures]
+        return rows, {
+            **wanted(rows, options.zipf),
+            **sums(totals_of(ways), options.accounts * BALANCE),
+            **memory_figures(ways[0].server),
+            **missing,
+            **({"first failure": failures[0]} if failures else {}),
+        }
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    parser = arguments_of(description)
     parser.add_argument("--accounts", type=int, default=100_000)
-    parser.add_argument("--sessions", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--warmup", type=float, default=3.0, help="seconds before the measurement")
-    parser.add_argument("--zipf", type=float, default=None, help="the exponent of a Zipf distribution of the accounts")
-    parser.add_argument("--interval", type=float, default=None, help="also print what happened every so many seconds")
-    options = parser.parse_args()
-    with benchmark_server(options) as server:
-        figures = measure(server, options)
-    distribution = "uniform" if options.zipf is None else f"Zipf {options.zipf}"
+    parser.add_argument("--sessions", type=int, default=64, help="clients, with one transfer in flight each")
+    parser.add_argument("--over", nargs="+", choices=("websocket", "http"), default=["websocket", "http"])
+    parser.add_argument("--zipf", type=float, nargs="+", default=[0.0], help="exponents of distributions of accounts")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, metavar="PEER", help="all, or those named")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; the median counts")
+    parser.add_argument("--warmup", type=float, default=1.0, help="seconds of each before the measurement")
+    parser.add_argument("--tell", action="store_true", help="also print what happened in every turn")
+    return parser
+
+
+def main() -> None:
+    options = parser("Transfers between accounts, over websockets and over HTTP.").parse_args()
+    rows, figures = measure(options)
     show(
-        f"transfers, {options.accounts} accounts, {options.sessions} sessions, {distribution}",
-        figures,
-        as_json=options.json,
+        f"transfers, {options.accounts} accounts, {options.sessions} clients", figures, as_json=options.json, rows=rows
     )
 
 

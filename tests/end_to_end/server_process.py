@@ -86,16 +86,7 @@ class ServerProcess:
 
     def children(self) -> list[int]:
         """The processes that the server has started and that still live."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    status = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue
-                if int(status[1]) == self.process.pid and status[0] != "Z":
-                    found.append(int(entry.name))
-        return found
+        return children_of(self.process.pid)
 
     def wait_deaf(self) -> None:
         """Waits until nobody is let in any more: it has heard a signal."""
@@ -162,3 +153,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that it has started and that still live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(status[1]) == parent and status[0] != "Z":
+                found.append(int(entry.name))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -312,6 +313,14 @@ def test_a_transaction_worker_is_small(start: Start) -> None:
     status = Path(f"/proc/{worker.process.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
     assert int(line.split()[1]) < 45 * 1024
+
+
+def test_a_worker_gives_way_to_the_server(start: Start) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    _, worker = start(NOTES, Limits(worker_niceness=3))
+    assert os.getpriority(os.PRIO_PROCESS, worker.process.pid) == min(own + 3, 19)
+    if hasattr(os, "SCHED_BATCH"):
+        assert os.sched_getscheduler(worker.process.pid) == os.SCHED_BATCH
 
 
 ACTIONS = """

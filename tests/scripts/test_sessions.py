@@ -174,9 +174,7 @@ class Driver:
         """A commit touches what these queries read: the query cache's part."""
         for query in rest.split(" ; "):
             result = self.results[query]
-            result.broken_at = result.begin_ts + 1
-            for listener in list(result._listeners):
-                listener()
+            result.become_broken(result.begin_ts + 1)
 
     def do_sent(self, rest: str) -> list[Effect]:
         """The socket has taken the Transition."""

@@ -56,7 +56,7 @@ OTHERS: dict[str, dict[int, str]] = {
     "version_chain": {0: NOBODY, 1: NO_CONNECT, 2: "our client's versions go up by one"},
     "violations": {
         **dict.fromkeys((0, 1, 5), NO_PROTOCOL),
-        **dict.fromkeys((2, 3, 4, 6, 7, 8, 9, 10, 12, 15), NO_CONNECT),
+        **dict.fromkeys((2, 3, 4, 6, 7, 8, 9, 10, 12, 15, 16), NO_CONNECT),
         11: "our client says Connect once",
     },
 }

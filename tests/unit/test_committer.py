@@ -53,10 +53,11 @@ class SlowDisk(LmdbEngine):
         self.batches.append([key for key in puts if key != LAST_TS])
         self._begun.release()
         self.gate.wait(timeout=10)
-        if not self.refusals or self.writes_before_refusing:
+        refusal = self.refusals.pop() if self.refusals else None
+        if refusal is None or self.writes_before_refusing:
             super().write(puts, on_puts=on_puts)
-        if self.refusals:
-            raise self.refusals.pop()
+        if refusal is not None:
+            raise refusal
 
     async def wait_write(self) -> None:
         """Until one more write has begun."""

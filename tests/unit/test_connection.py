@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from evolute.errors import FunctionCrashed, IssuerUnavailable, NoAuthProvider, O
 from evolute.execution.call_log import CallLog
 from evolute.execution.executor import Executor
 from evolute.execution.outcome_frame import unanswerable
+from evolute.execution.pending_request import Callbacks
 from evolute.execution.query_cache import QueryBatch
 from evolute.execution.request import (
     Call,
@@ -36,7 +38,6 @@ from evolute.execution.request import (
     Outcome,
     RequestKind,
 )
-from evolute.execution.worker_process import Callbacks
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_server, encode_client
 from evolute.protocol.messages import (
@@ -64,8 +65,10 @@ from evolute.protocol.messages import (
     UserToken,
 )
 from evolute.registry.registry import RegistryReport
-from evolute.sync.connection import Connection, Host, SocketGone
+from evolute.sync.connection import Connection, Host
 from evolute.sync.identity import ANONYMOUS, Identity
+from evolute.sync.intake import Intake
+from evolute.sync.socket import SocketGone
 from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 
@@ -164,50 +167,71 @@ class Runners:
 
 
 class TestSocket:
-    """What a client holds. It reads one message at a time while `reads` is set."""
+    """What a client holds. It takes messages at once while `reads` is set, and none otherwise."""
 
     __test__ = False
 
     def __init__(self) -> None:
-        self.incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self._incoming: deque[str | bytes | None] = deque()
         self.messages: list[ServerMessage] = []
         self.raw: list[bytes] = []
         self.closed: tuple[int | None, str] | None = None
         self.reads = asyncio.Event()
         self.reads.set()
-        self._changed = asyncio.Condition()
+        self._on_message: Callable[[str | bytes | None], None] | None = None
+        self._is_paused = False
+        self._changed = asyncio.Event()
 
-    async def receive(self) -> str | bytes | None:
-        return await self.incoming.get()
+    def listen(self, on_message: Callable[[str | bytes | None], None]) -> None:
+        self._on_message = on_message
+        self.resume()
 
-    async def send(self, message: bytes, *, more: bool = False) -> None:
+    def pause(self) -> None:
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        while self._on_message is not None and self._incoming and not self._is_paused:
+            self._on_message(self._incoming.popleft())
+
+    def send_now(self, message: bytes, *, more: bool = False) -> bool:
         if self.closed is not None:
             raise SocketGone
-        await self.reads.wait()
+        if not self.reads.is_set():
+            return False
         self.raw.append(message)
         self.messages.append(decode_server(message))
-        await self._notify()
+        self._changed.set()
+        return True
+
+    async def send(self, message: bytes) -> None:
+        await self.reads.wait()
+        assert self.send_now(message)
 
     async def close(self, code: int | None, reason: str) -> None:
         self.closed = (code, reason)
-        await self._notify()
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
 
     # --- The client's side ---
 
     def say(self, *messages: ClientMessage) -> None:
-        for message in messages:
-            self.incoming.put_nowait(encode_client(message).decode())
+        self.say_raw(*(encode_client(message).decode() for message in messages))
+
+    def say_raw(self, *messages: str | bytes | None) -> None:
+        self._incoming += messages
+        asyncio.get_running_loop().call_soon(self._hand_over)
 
     def hang_up(self) -> None:
-        self.incoming.put_nowait(None)
+        self.say_raw(None)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S_MAX), self._changed:
-            await self._changed.wait_for(condition)
+        async with asyncio.timeout(WAIT_S_MAX):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
 
     def of_type(self, kind: type[ServerMessage]) -> list[Any]:
         return [message for message in self.messages if isinstance(message, kind)]
@@ -280,6 +304,7 @@ async def world(limits: Limits | None = None, executor_type: type[Executor] = Ex
             published_ts=lambda: database.log.published_ts,
             identity_of=identity_of,
             disclosure=Disclosure(redact=False, new_request_id=lambda: "0" * 16),
+            intake=Intake(limits),
         )
         made = World(host, database, runners)
         try:
@@ -648,7 +673,7 @@ def test_a_violation_is_told_and_the_others_are_served() -> None:
             other = made.connect(CONNECT, adds("m:list"))
             broken = made.connect(CONNECT, adds("m:list"))
             await broken.wait_for(lambda: broken.view() == {0: []})
-            broken.incoming.put_nowait(b"\x00\x01")
+            broken.say_raw(b"\x00\x01")
             await made.ended(broken)
             assert isinstance(broken.messages[-1], FatalError)
             assert broken.closed == (1000, "WSMessageInvalidJson")

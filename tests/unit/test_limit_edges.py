@@ -83,6 +83,7 @@ ELSEWHERE = {
     "test_a_job_that_does_not_end_delays_the_end_by_no_more_than_the_limit",
     # Workers
     "worker_memory_bytes_max": "end_to_end/test_worker.py::test_memory_is_limited_and_the_error_names_the_setting",
+    "worker_niceness": "end_to_end/test_worker.py::test_a_worker_gives_way_to_the_server",
     "requests_per_worker_max": "end_to_end/test_pool.py::test_a_full_queue_is_an_error_with_the_name_of_its_limit",
     "actions_per_worker_max": "end_to_end/test_pool.py::test_a_full_queue_is_an_error_with_the_name_of_its_limit",
     "blocking_workers_max": "end_to_end/test_blocking_actions.py::test_a_few_idle_processes_are_kept",
@@ -118,6 +119,13 @@ ELSEWHERE = {
     "session_mutations_max": "scripts/test_sessions.py::test_script",
     "session_actions_max": "scripts/test_sessions.py::test_script",
     "session_outgoing_bytes_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",
+    "session_queries_bytes_max": "scripts/test_sessions.py::test_script",
+    "session_calls_bytes_max": "unit/test_intake.py::test_who_holds_too_much_waits",
+    "all_sessions_calls_bytes_max": "unit/test_intake.py::test_when_all_hold_too_much_who_holds_anything_waits",
+    "messages_begun_bytes_max": "end_to_end/test_overload.py::test_what_waits_takes_a_bounded_amount_of_memory",
+    "http_calls_max": "end_to_end/test_overload.py::test_of_a_flood_a_bounded_part_waits_and_the_rest_has_no_effect",
+    "http_calls_bytes_max": "end_to_end/test_overload.py::"
+    "test_of_a_flood_a_bounded_part_waits_and_the_rest_has_no_effect",
     "session_records_max": "unit/test_housekeeping.py::"
     "test_a_session_keeps_its_newest_records_and_loses_all_when_it_is_no_longer_used",
     "session_record_retention_ms": "unit/test_housekeeping.py::"

@@ -113,7 +113,7 @@ async def founded(db: Database, key: bytes, *, read: bytes, seen: int, validated
     read_set = ReadSet()
     read_set.add_point(read)
 
-    def on_validated() -> None:
+    def on_validated(follows: bool) -> None:
         if validated is not None:
             validated.append(key)
 

@@ -86,6 +86,19 @@ def test_it_goes_to_another_process_and_back(points: set[bytes], ranges: list[tu
     assert ReadSet.from_wire(marshal.loads(marshal.dumps(read_set.to_wire()))) == read_set
 
 
+@given(POINTS, RANGES)
+def test_a_compact_one_is_equal(points: set[bytes], ranges: list[tuple[bytes, bytes]]) -> None:
+    assert read_set_of(points, ranges).compact() == read_set_of(points, ranges)
+
+
+def test_compact_ones_share_their_points_and_do_not_grow() -> None:
+    first, second = (read_set_of({b"a", b"b"}, [(b"c", end)]).compact() for end in (b"d", b"e"))
+    assert first.points is second.points
+    with pytest.raises(AttributeError):
+        first.add_point(b"x")
+    assert second.points == {b"a", b"b"}
+
+
 def test_ranges_that_touch_become_one() -> None:
     read_set = ReadSet()
     read_set.add_range(b"a", b"c")

@@ -61,9 +61,7 @@ class History:
             self.touches[path].append(self.published_ts)
         for result in [result for result in self.live if result.call.path in paths]:
             self.live.remove(result)
-            result.broken_at = self.published_ts
-            for listener in list(result._listeners):
-                listener()
+            result.become_broken(self.published_ts)
         return self.published_ts
 
     def value(self, path: str, ts: int) -> str:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from evolute.clock import monotonic_ns
+from evolute.database.chain import Link
 from evolute.database.fill import Fill
 from evolute.database.pending_view import Puts
 from evolute.database.read_set import ReadSet
@@ -32,6 +33,8 @@ class Arrival:
         "commit_ts",
         "done",
         "fill",
+        "follows",
+        "link",
         "on_published",
         "on_validated",
         "read_set",
@@ -49,7 +52,8 @@ class Arrival:
         done: asyncio.Future[int],
         fill: Fill | None = None,
         seen: int | None = None,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
+        link: Link | None = None,
     ) -> None:
         self.begin_ts = begin_ts
         self.read_set = read_set
@@ -62,6 +66,9 @@ class Arrival:
             self.bytes += fill.size
         self.seen = seen
         self.on_validated = on_validated
+        self.link = link
+        self.follows = False
+        """It stands because it has seen the runs before it in its chain."""
         self.commit_ts = 0
         """Given when it has been validated."""
         self.arrived_ns, self.validated_ns = monotonic_ns(), 0

@@ -45,17 +45,18 @@ from contextlib import asynccontextmanager
 from evolute import failpoints
 from evolute.clock import Clock
 from evolute.database.batch_writer import BatchWriter
+from evolute.database.chain import Link
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
 from evolute.database.fill import Fill
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
+from evolute.database.validation import Validation
 from evolute.database.write_log import LogReader, LogWriter
 from evolute.database.write_rate import WriteRate
 from evolute.database.write_set import WriteSet
 from evolute.errors import (
-    Conflict,
     FateUnknown,
     OutOfRetention,
     Overloaded,
@@ -98,6 +99,7 @@ class Committer:
         self._stages = stages or Stages()
         self._loop = asyncio.get_running_loop()
         self._last_ts = log.published_ts
+        self._validation = Validation(log)
 
         self._forming: deque[CommitBatch] = deque()
         self._writing: CommitBatch | None = None
@@ -109,11 +111,10 @@ class Committer:
         self._held: deque[Arrival] = deque()
         self._is_closing = False
         self._fate_unknown: FateUnknown | None = None
-        self._withdrawals = self._withdrawn = 0
 
         self._write_rate = WriteRate(limits.write_bytes_per_s_max, clock.now_ns())
         self._queue_length = self._queue_bytes = 0
-        self._commits = self._conflicts = self._batches = self._failed_batches = 0
+        self._commits = self._batches = self._failed_batches = 0
 
         self._writer = BatchWriter(engine, self._settle)
 
@@ -129,7 +130,8 @@ class Committer:
         serial: bool = False,
         fill: Fill | None = None,
         seen: int | None = None,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
+        link: Link | None = None,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
@@ -137,7 +139,8 @@ class Committer:
         turn it is. `on_published(commit_ts)` is called in the turn of publication, before any task goes on; it must be
         quick and must not raise. A transaction that writes nothing is a reader: it is over, at its own `begin_ts`,
         when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
-        transaction that was run on pending commits. `on_validated` is called in the turn in which it becomes pending.
+        transaction that was run on pending commits; `link` is its place in a chain. `on_validated` is called in the
+        turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
 
         Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
         ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the
@@ -153,7 +156,7 @@ class Committer:
                 on_published(begin_ts)
             return begin_ts
         arrival = Arrival(
-            begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated
+            begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated, link
         )
         if not serial:
             self._require_room(arrival)
@@ -181,13 +184,11 @@ class Committer:
             return None
         arrivals = (arrival for batch in self._under_way() for arrival in batch.arrivals)
         commits = tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals)
-        return PendingView(self._withdrawals, self._log.published_ts, commits)
+        return PendingView(self._validation.withdrawals, self._log.published_ts, commits)
 
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
-        if seen is not None and seen != self._withdrawals:
-            self._withdrawn += 1
-            raise Withdrawn
+        self._validation.require_standing(seen)
 
     @asynccontextmanager
     async def serially(self) -> AsyncIterator[None]:
@@ -217,10 +218,10 @@ class Committer:
     def statistics(self) -> CommitterStatistics:
         return CommitterStatistics(
             commits=self._commits,
-            conflicts=self._conflicts,
+            conflicts=self._validation.conflicts,
             batches=self._batches,
             failed_batches=self._failed_batches,
-            withdrawn=self._withdrawn,
+            withdrawn=self._validation.withdrawn,
             queue_length=self._queue_length,
             queue_bytes=self._queue_bytes,
             held=len(self._held),
@@ -256,9 +257,11 @@ class Committer:
 
     def _admit(self, arrival: Arrival) -> None:
         """Validates. A transaction that passes becomes pending, in the batch that is forming."""
-        error = self._validate(arrival)
+        error = self._fate_unknown or self._validation.error_of(arrival)
         if error is not None:
             self._leave(arrival)
+            if arrival.link is not None:
+                arrival.link.refuse()
             arrival.fail(error)
             return
         if arrival.fill is not None:
@@ -269,27 +272,15 @@ class Committer:
             self._forming.append(CommitBatch())
             self._log_writer.begin_batch()
         self._log_writer.append(arrival.commit_ts, arrival.write_set.touched)
+        self._validation.note(arrival)
         self._forming[-1].add(arrival)
         self._idle.clear()
         if arrival.on_validated is not None:
-            arrival.on_validated()
+            arrival.on_validated(arrival.follows)
         if self._writing is None and not self._write_scheduled:
             # Not at once: whatever else arrives in this turn of the loop shares the sync.
             self._write_scheduled = True
             self._loop.call_soon(self._write_next)
-
-    def _validate(self, arrival: Arrival) -> BaseException | None:
-        if self._fate_unknown is not None:
-            return self._fate_unknown
-        try:
-            self.require_standing(arrival.seen)
-            touch = self._log.first_touch(arrival.read_set, arrival.begin_ts)
-        except (OutOfRetention, Withdrawn) as error:
-            return error
-        if touch is None:
-            return None
-        self._conflicts += 1
-        return Conflict(touch.key, touch.commit_ts)
 
     def _settle_fill(self, fill: Fill) -> None:
         if fill.start == fill.end:
@@ -356,10 +347,10 @@ class Committer:
 
     def _withdraw(self, batch: CommitBatch, error: StorageFull | StorageFailed) -> None:
         self._failed_batches += 1
-        self._withdrawals += 1
+        self._validation.withdrawals += 1
         self._log_writer.withdraw(batch.last_ts)
         unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
-        self._withdrawn += len(unfounded)
+        self._validation.withdrawn += len(unfounded)
         for arrival in (*batch.arrivals, *unfounded):
             self._leave(arrival)
         self._fail(batch.arrivals, error)

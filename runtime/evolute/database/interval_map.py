@@ -17,62 +17,64 @@ O(log ranges + hits) nodes however many disjoint ranges there are. No clock, no 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from evolute.database.interval import Interval
 from evolute.database.read_set import ReadSet
 
 T = TypeVar("T")
 
+# Those who have read one point or range. Mostly that is one, for whom a set would be the largest part of all.
+_Readers: TypeAlias = T | set[T]
+
 
 class IntervalMap(Generic[T]):
-    """Items, each with the read set under which it is found. Items are hashable."""
+    """Items, each with the read set under which it is found. Items are hashable, so that none of them is a set."""
 
     def __init__(self) -> None:
-        self._read_sets: dict[T, ReadSet] = {}
-        self._points: dict[bytes, set[T]] = {}
+        self._items = 0
+        self._points: dict[bytes, _Readers[T]] = {}
         self._nodes: dict[Interval, _Node[T]] = {}
         self._root: _Node[T] | None = None
 
     def insert(self, item: T, read_set: ReadSet) -> None:
         """Enters `item`, which must not be here yet. The read set must not change while it is."""
-        assert item not in self._read_sets
-        self._read_sets[item] = read_set
+        self._items += 1
         for key in read_set.points:
-            items = self._points.get(key)
-            if items is None:
-                self._points[key] = {item}
-            else:
-                items.add(item)
+            readers = self._points.get(key)
+            self._points[key] = item if readers is None else _with(readers, item)
         for interval in read_set.ranges:
             node = self._nodes.get(interval)
             if node is None:
                 self._nodes[interval] = node = _Node(interval, item)
                 self._root = _inserted(self._root, node)
             else:
-                node.items.add(item)
+                node.readers = _with(node.readers, item)
 
-    def remove(self, item: T) -> None:
-        """Takes `item` out. Raises KeyError if it is not here."""
-        read_set = self._read_sets.pop(item)
+    def remove(self, item: T, read_set: ReadSet) -> None:
+        """Takes `item` out, which is here with this read set."""
+        self._items -= 1
         for key in read_set.points:
-            items = self._points[key]
-            items.discard(item)
-            if not items:
+            readers = _without(self._points[key], item)
+            if readers is None:
                 del self._points[key]
+            else:
+                self._points[key] = readers
         for interval in read_set.ranges:
             node = self._nodes[interval]
-            node.items.discard(item)
-            if not node.items:
+            readers = _without(node.readers, item)
+            if readers is None:
                 del self._nodes[interval]
                 self._root = _removed(self._root, node)
+            else:
+                node.readers = readers
 
     def stab(self, keys: Collection[bytes]) -> set[T]:
         """The items whose read set contains at least one of `keys`."""
         hits: set[T] = set()
         if not self._points.keys().isdisjoint(keys):
-            for key in keys:
-                hits.update(self._points.get(key, ()))
+            for key in self._points.keys() & keys:
+                _collect(self._points[key], hits)
         if self._root is not None:
             for key in keys:
                 self._stab_ranges(self._root, key, hits)
@@ -80,10 +82,7 @@ class IntervalMap(Generic[T]):
 
     def __len__(self) -> int:
         """The number of items."""
-        return len(self._read_sets)
-
-    def __contains__(self, item: T) -> bool:
-        return item in self._read_sets
+        return self._items
 
     def count_intervals(self) -> int:
         """The number of distinct points and ranges."""
@@ -99,7 +98,7 @@ class IntervalMap(Generic[T]):
                 start, end = node.interval
                 if start <= key:
                     if key < end:
-                        hits |= node.items
+                        _collect(node.readers, hits)
                     if node.right is not None:
                         postponed.append(node.right)
                 node = node.left
@@ -111,15 +110,18 @@ class IntervalMap(Generic[T]):
 class _Node(Generic[T]):
     """One distinct range. Its hash is its priority: no node has a greater one than its parent."""
 
-    __slots__ = ("interval", "items", "left", "max_end", "priority", "right")
+    __slots__ = ("interval", "left", "max_end", "readers", "right")
 
     def __init__(self, interval: Interval, item: T) -> None:
         self.interval = interval
-        self.items = {item}
+        self.readers: _Readers[T] = item
         self.max_end = interval.end
-        self.priority = hash(interval)
         self.left: _Node[T] | None = None
         self.right: _Node[T] | None = None
+
+    @property
+    def priority(self) -> int:
+        return hash(self.interval)
 
     def set_max_end(self) -> None:
         max_end = self.interval.end
@@ -128,6 +130,30 @@ class _Node(Generic[T]):
         if self.right is not None and self.right.max_end > max_end:
             max_end = self.right.max_end
         self.max_end = max_end
+
+
+def _with(readers: _Readers[T], item: T) -> set[T]:
+    if not isinstance(readers, set):
+        return {readers, item}
+    readers.add(item)
+    return readers
+
+
+def _without(readers: _Readers[T], item: T) -> _Readers[T] | None:
+    """None if nobody is left. Raises KeyError if `item` is none of them."""
+    if not isinstance(readers, set):
+        if readers != item:
+            raise KeyError(item)
+        return None
+    readers.remove(item)
+    return readers or None
+
+
+def _collect(readers: _Readers[T], hits: set[T]) -> None:
+    if isinstance(readers, set):
+        hits |= readers
+    else:
+        hits.add(readers)
 
 
 def _inserted(tree: _Node[T] | None, node: _Node[T]) -> _Node[T]:

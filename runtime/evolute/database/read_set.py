@@ -13,6 +13,7 @@ few; a range that overlaps or touches others becomes one with them as it is adde
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -22,6 +23,9 @@ from evolute.database.interval import Interval, point
 from evolute.errors import LimitReached
 
 ReadSetWire: TypeAlias = tuple[list[bytes], list[tuple[bytes, bytes]]]
+
+_SHARED_POINTS_MAX = 8
+_SHARED_MAX = 1024
 
 
 class ReadSet:
@@ -36,12 +40,12 @@ class ReadSet:
     def __init__(self, intervals_max: int | None = None) -> None:
         """`intervals_max` is `limits.read_set_intervals_max`; None is for sets that were bounded where they grew."""
         self._intervals_max = intervals_max
-        self.points: set[bytes] = set()
+        self.points: set[bytes] | frozenset[bytes] = set()
         self.ranges: list[Interval] = []
 
     def add_point(self, key: bytes) -> None:
         """Remembers that `key` was read, present or not. Raises LimitReached."""
-        self.points.add(key)
+        self.points.add(key)  # type: ignore[union-attr]  # a compact one does not grow
         if self._intervals_max is not None and len(self.points) + len(self.ranges) > self._intervals_max:
             raise self._limit_reached()
 
@@ -81,7 +85,7 @@ class ReadSet:
     def union(self, other: ReadSet) -> ReadSet:
         """A new set of what either has read, with this one's bound. Raises LimitReached."""
         both = ReadSet(self._intervals_max)
-        both.points = self.points | other.points
+        both.points = {*self.points, *other.points}
         both.ranges = list(self.ranges)
         for start, end in other.ranges:
             both.add_range(start, end)
@@ -104,6 +108,17 @@ class ReadSet:
                 start = max(start, cut.end)
             rest.add_range(start, end)
         return rest
+
+    def compact(self) -> ReadSet:
+        """An equal set, without a bound, that is kept for long and does not grow.
+
+        One of many that have read the same few points, such as the records of the deployment and of a table, shares
+        them with the others.
+        """
+        kept = ReadSet()
+        kept.points = _shared(frozenset(self.points)) if len(self.points) <= _SHARED_POINTS_MAX else self.points
+        kept.ranges = self.ranges[:]
+        return kept
 
     def __len__(self) -> int:
         """The number of points and ranges: what `read_set_intervals_max` bounds."""
@@ -137,3 +152,9 @@ class ReadSet:
             f"Too many reads in a single function execution (limit: {self._intervals_max}). {READ_ADVICE} "
             f"The setting is `read_set_intervals_max`."
         )
+
+
+@functools.lru_cache(maxsize=_SHARED_MAX)
+def _shared(points: frozenset[bytes]) -> frozenset[bytes]:
+    """The first set that came with these points lately."""
+    return points

@@ -50,7 +50,7 @@ class SubscriptionStatistics:
 class Subscription:
     """One token that is being watched. It ends by being broken, once, or by `close`, whichever comes first."""
 
-    __slots__ = ("_number", "_on_broken", "_subscriptions", "broken_at", "token")
+    __slots__ = ("_number", "_on_broken", "_subscriptions", "broken_at", "read_set", "ts")
 
     def __init__(
         self, subscriptions: Subscriptions, number: int, token: Token, on_broken: Callable[[int], None]
@@ -58,10 +58,14 @@ class Subscription:
         self._subscriptions: Subscriptions | None = subscriptions
         self._number = number
         self._on_broken = on_broken
-        self.token = token
+        self.read_set, self.ts = token
         self.broken_at: int | None = None
         """The token is good at every published timestamp before this one; None while it is good at all of them.
         After `close` it is not kept up any more."""
+
+    @property
+    def token(self) -> Token:
+        return Token(self.read_set, self.ts)
 
     def close(self) -> None:
         """Ends the watch; `on_broken` is not called any more. Idempotent."""
@@ -109,10 +113,10 @@ class Subscriptions:
         hits = self._map.stab(keys)
         if not hits:
             return
-        broken = [subscription for subscription in hits if subscription.token.ts < commit_ts]
+        broken = [subscription for subscription in hits if subscription.ts < commit_ts]
         broken.sort(key=lambda subscription: subscription._number)
         for subscription in broken:
-            self._map.remove(subscription)
+            self._map.remove(subscription, subscription.read_set)
             subscription.broken_at = commit_ts
         self._broken += len(broken)
         # Only now, with the map at rest, the callbacks: they may subscribe anew, or close those that come after them.
@@ -132,4 +136,4 @@ class Subscriptions:
 
     def _remove(self, subscription: Subscription) -> None:
         if subscription.broken_at is None:
-            self._map.remove(subscription)
+            self._map.remove(subscription, subscription.read_set)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from evolute.clock import monotonic_ns
+from evolute.database.chain import Link
 from evolute.database.database import Database
 from evolute.database.fill import Fill
 from evolute.database.read_set import ReadSet
@@ -51,10 +52,11 @@ class Attempted(NamedTuple, Generic[T]):
     write_set: WriteSet | None
     fill: Fill | None = None
     seen: int | None = None
+    link: Link | None = None
 
 
 class Attempts:
-    """Runs transactions of one database, for one executor. `width` is how many can be run at a time."""
+    """Runs transactions of one database, for one executor. `width` is `Crowd`'s."""
 
     def __init__(self, database: Database, limits: Limits, width: int) -> None:
         self._database = database
@@ -133,8 +135,8 @@ class Attempts:
         if place.is_narrow:
             self._database.stages.line.add(monotonic_ns() - came_ns)
 
-        def on_validated() -> None:
-            self._crowd.note(path, lost=False)
+        def on_validated(follows: bool) -> None:
+            self._crowd.note(path, lost=follows)
             place.leave()
             if turn is not None:
                 turn.leave()
@@ -163,7 +165,7 @@ class Attempts:
         on_commit: OnCommit | None,
         *,
         serial: bool = False,
-        on_validated: Callable[[], None] | None = None,
+        on_validated: Callable[[bool], None] | None = None,
     ) -> int:
         if not run.write_set:
             return run.begin_ts
@@ -175,5 +177,6 @@ class Attempts:
             serial=serial,
             fill=run.fill,
             seen=run.seen,
+            link=run.link,
             on_validated=on_validated,
         )

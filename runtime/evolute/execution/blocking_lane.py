@@ -16,9 +16,10 @@ from dataclasses import replace
 
 from evolute.errors import Overloaded, ShuttingDown
 from evolute.execution.generation import Generation
+from evolute.execution.pending_request import Callbacks, Pending
 from evolute.execution.places import ROOM_DEPTH, Places
 from evolute.execution.request import Call, FunctionOutcome
-from evolute.execution.worker_process import Callbacks, Pending, WorkerProcess
+from evolute.execution.worker_process import WorkerProcess
 from evolute.limits import Limits
 
 

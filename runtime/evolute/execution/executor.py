@@ -35,6 +35,7 @@ from evolute.errors import (
     LimitReached,
     OutOfRetention,
     Overtaken,
+    Withdrawn,
     WorkerDied,
     WrongDeployment,
 )
@@ -46,6 +47,7 @@ from evolute.execution.query_cache import QueryBatch, QueryCache
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import (
     JOB_CHANGED,
+    NOT_YET_KNOWN,
     WRONG_DEPLOYMENT,
     Call,
     CallError,
@@ -94,7 +96,7 @@ class JobChanged(EvoluteError):
 class Executor:
     """Lives on the event loop. `query_cache` is the session layer's way to ask for many queries at one timestamp.
 
-    `width` is how many mutations the runners can run at a time.
+    `width` is how many runs of a mutation are under way at a time if they get in each other's way.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Executor:
         """
         with self._admission.admit():
             result = await self.query_cache.latest(call)
-            if not result.good_at(ts) and self._database.log.first_published_touch(result.run.read_set, ts) is not None:
+            if not result.good_at(ts) and self._database.log.first_published_touch(result.read_set, ts) is not None:
                 raise OutOfRetention(
                     f"What '{call.path}' reads has changed since {ts}. Ask for the latest timestamp, and run all "
                     "queries that belong together again."
@@ -281,7 +283,7 @@ class Executor:
         result = ran.results[0]
         ts = ran.replayed_ts or (ran.begin_ts if result.error is not None else 0)
         outcome = Outcome(result.value, result.error, result.log_lines, ts)
-        return Attempted(outcome, ran.begin_ts, result.read_set, ran.write_set, seen=ran.seen)
+        return Attempted(outcome, ran.begin_ts, result.read_set, ran.write_set, seen=ran.seen, link=ran.link)
 
     async def _run(
         self,
@@ -296,14 +298,16 @@ class Executor:
         and wants to write: then it is not told to anybody before it is durable itself. Raises Withdrawn.
         """
         for _ in range(_REFUSALS_MAX):
-            outcome = await (
-                under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
-            )
-            under_way = None
+            run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
+            outcome, under_way = await run, None
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
-            if outcome.seen is not None and outcome.write_set:
+            if outcome.refused == NOT_YET_KNOWN:
+                raise Withdrawn
+            if outcome.write_set and (outcome.seen is not None or outcome.link is not None):
                 return outcome
+            if outcome.link is not None:
+                outcome = outcome._replace(begin_ts=max(outcome.begin_ts, outcome.link.require_founded()))
             await self._database.log.wait_published(outcome.begin_ts)
             self._database.committer.require_standing(outcome.seen)
             if outcome.refused != WRONG_DEPLOYMENT:

@@ -19,9 +19,10 @@ from evolute.database.write_log import LogReader
 from evolute.errors import EvoluteError, FunctionCrashed, FunctionTimedOut, LimitReached
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.executor import Executor
+from evolute.execution.pending_request import Pending
 from evolute.execution.pool import Pool
 from evolute.execution.request import Call, FunctionOutcome, Outcome
-from evolute.execution.worker_process import Pending, WorkerProcess
+from evolute.execution.worker_process import WorkerProcess
 from evolute.limits import Limits
 
 

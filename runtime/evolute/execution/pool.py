@@ -28,12 +28,14 @@ from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
 from evolute.execution.generation import Generation
+from evolute.execution.pending_request import Callbacks, Pending
 from evolute.execution.pool_statistics import PoolStatistics, statistics_of
 from evolute.execution.process_starter import ProcessStarter
 from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
 from evolute.execution.seeds import seeds
+from evolute.execution.worker_choice import ChainChoice, least_busy
 from evolute.execution.worker_death import action_error, crashed, runs_again, timed_out
-from evolute.execution.worker_process import Callbacks, Lane, Pending, RoomRequest, WorkerProcess
+from evolute.execution.worker_process import Lane, RoomRequest, WorkerProcess
 from evolute.limits import Limits
 from evolute.registry.registry import RegistryReport
 from evolute.stages import Stages
@@ -75,6 +77,7 @@ class Pool:
         )
         self._ids = itertools.count(1)
         self._seeds = seeds()
+        self._chain = ChainChoice()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._closing = False
@@ -249,8 +252,8 @@ class Pool:
             if pending.future.done():
                 queue.popleft()
                 continue
-            nested = isinstance(pending, Pending) and pending.nested
-            worker = self._choose(generation.workers[lane], nested=nested)
+            workers = generation.workers[lane]
+            worker = self._chain.of(workers) if pending.fresh else least_busy(workers, nested=pending.nested)
             if worker is None:
                 return
             queue.popleft()
@@ -263,7 +266,7 @@ class Pool:
 
     def least_busy(self) -> WorkerProcess | None:
         """The transaction worker that would be lent a request now; None if all have enough to do."""
-        return None if self._active is None else self._choose(self._active.workers["transaction"], nested=False)
+        return None if self._active is None else least_busy(self._active.workers["transaction"])
 
     def submit(self, worker: WorkerProcess, pending: Pending) -> None:
         """To a worker of the active generation, and to no other one."""
@@ -271,11 +274,6 @@ class Pool:
         view = self._pending_view() if pending.fresh else None
         what = pending.kind, self._active.deployment.hash, pending.calls, self._clock.now_ns(), next(self._seeds)
         worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept), pending)
-
-    def _choose(self, workers: list[WorkerProcess], *, nested: bool) -> WorkerProcess | None:
-        able = [worker for worker in workers if worker.ready and not worker.retired and (nested or worker.has_room)]
-        # What is nested uses a slot that is held already, so what is held says nothing about where to run it.
-        return min(able, key=lambda worker: len(worker.pending) + (0 if nested else worker.rooms), default=None)
 
     def _overtake(self, worker: WorkerProcess) -> None:
         """What was sent behind a request that runs long gets a second place, at the head of the queue.

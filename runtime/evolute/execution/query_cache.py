@@ -170,7 +170,7 @@ class QueryCache:
         """Forgets the result, so that whoever asks next runs the query again; those who hold it keep it."""
         if self._live.get(result.call) is result:
             self._remove(result)
-            self._keep_or_drop(result)
+            self.keep_or_drop(result)
 
     def statistics(self) -> QueryCacheStatistics:
         results = set(self._live.values())
@@ -198,10 +198,30 @@ class QueryCache:
             return own
         if (other := self._of_anyone.get(call.of_anyone())) is None:
             return None
-        result = QueryResult(call, other.run, other.begin_ts, other.made_ns)
-        result.encoded = other.encoded
+        result = other.of(call)
         # The log is asked: a commit that breaks the other one may be about to tell it.
         return result if self._admit(result).broken_at is None else None
+
+    # --- For the results -------------------------------------------------------------------------------------------
+
+    def keep_or_drop(self, result: QueryResult) -> None:
+        """A result is kept while it is held, and while it is the live one of its call and there is room for it."""
+        is_live = self._live.get(result.call) is result
+        is_idle = is_live and self._idle.get(result.call) is result
+        if result.held and is_idle:
+            self._leave_idle(result)
+        elif not result.held and not is_live:
+            self._unsubscribe(result)
+        elif not result.held and not is_idle:
+            self._idle[result.call] = result
+            self._idle_bytes += result.size_bytes
+            self._evict()
+
+    def give_up(self, result: QueryResult) -> None:
+        """A commit has broken it."""
+        if self._live.get(result.call) is result:
+            self._remove(result)
+        self._unsubscribe(result)
 
     # --- Choosing -------------------------------------------------------------------------------------------------
 
@@ -260,56 +280,35 @@ class QueryCache:
     ) -> dict[Call, QueryResult]:
         self._runs += 1
         batch = await finish()
+        now_ns = self._clock.now_ns()
         return {
-            call: self._admit(QueryResult(call, result, batch.begin_ts, self._clock.now_ns()))
+            call: self._admit(QueryResult(call, result, batch.begin_ts, now_ns))
             for call, result in zip(calls, batch.results, strict=True)
         }
 
     def _admit(self, result: QueryResult) -> QueryResult:
         """Subscribes the result and makes it the live one of its call, unless it is broken already."""
-
-        def on_broken(commit_ts: int) -> None:
-            result.broken_at = commit_ts
-            if self._live.get(result.call) is result:
-                self._remove(result)
-            self._unsubscribe(result)
-            listeners, result._listeners = list(result._listeners), {}
-            for listener in listeners:
-                listener()
-
-        subscription = self._subscriptions.subscribe(Token(result.run.read_set, result.begin_ts), on_broken)
+        token = Token(result.read_set, result.begin_ts)
+        subscription = self._subscriptions.subscribe(token, result.become_broken)
         if subscription.broken_at is not None:
             result.broken_at = subscription.broken_at
             return result
         result._subscription = subscription
-        result._on_hold = self._keep_or_drop
+        result._keeper = self
         for call in result.calls:
             if (earlier := self._live.get(call)) is not None:
                 self._remove(earlier)
-                self._keep_or_drop(earlier)
+                self.keep_or_drop(earlier)
         self._live |= dict.fromkeys(result.calls, result)
-        if not result.run.saw_identity and result.error is None:
+        if not result.saw_identity and result.error is None:
             self._of_anyone |= dict.fromkeys(map(Call.of_anyone, result.calls), result)
-        self._keep_or_drop(result)
+        self.keep_or_drop(result)
         return result
 
     def _use(self, result: QueryResult) -> None:
         self._hits += 1
         if result.call in self._idle:
             self._idle.move_to_end(result.call)
-
-    def _keep_or_drop(self, result: QueryResult) -> None:
-        """A result is kept while it is held, and while it is the live one of its call and there is room for it."""
-        is_live = self._live.get(result.call) is result
-        is_idle = is_live and self._idle.get(result.call) is result
-        if result.held and is_idle:
-            self._leave_idle(result)
-        elif not result.held and not is_live:
-            self._unsubscribe(result)
-        elif not result.held and not is_idle:
-            self._idle[result.call] = result
-            self._idle_bytes += result.size_bytes
-            self._evict()
 
     def _evict(self) -> None:
         """Drops the results used longest ago until the rest fits, but none that a caller may be about to hold."""

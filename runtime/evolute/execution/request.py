@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from evolute.database.chain import ChainMark, Link
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
@@ -20,13 +21,14 @@ from evolute.system.job_endings import Ending
 
 Kind: TypeAlias = Literal["query", "mutation", "action"]
 RequestKind: TypeAlias = Literal["queries", "mutation", "action"]
-Refusal: TypeAlias = Literal["WrongDeployment", "WrongLane", "JobChanged", "SnapshotGone"]
+Refusal: TypeAlias = Literal["WrongDeployment", "WrongLane", "JobChanged", "SnapshotGone", "NotYetKnown"]
 Wire: TypeAlias = tuple[Any, ...]
 
 WRONG_DEPLOYMENT: Refusal = "WrongDeployment"
 WRONG_LANE: Refusal = "WrongLane"
 JOB_CHANGED: Refusal = "JobChanged"
 SNAPSHOT_GONE: Refusal = "SnapshotGone"
+NOT_YET_KNOWN: Refusal = "NotYetKnown"
 # The code of an error that a job's completion function caused in a way that spoils the transaction.
 COMPLETION_FAILED = "CompletionFailed"
 
@@ -163,7 +165,8 @@ class FunctionRequest(NamedTuple):
 
     `now_ns` and `seed` (32 random bytes) are new for each attempt; with them and the snapshot a run can be repeated.
     `pending` is what a mutation sees beyond the store; on the channel, the part that the worker has not been shown.
-    `kept` is the number of a snapshot that the worker keeps.
+    `kept` is the number of a snapshot that the worker keeps. With `chained` a mutation sees what the runs before it in
+    its worker want to write, too.
     """
 
     id: int
@@ -174,18 +177,21 @@ class FunctionRequest(NamedTuple):
     seed: bytes
     pending: PendingView | None = None
     kept: int = 0
+    chained: ChainMark | None = None
 
     def to_wire(self) -> Wire:
         calls = tuple(call.to_wire() for call in self.calls)
         pending = None if self.pending is None else self.pending.to_wire()
-        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending, self.kept)
+        chained = None if self.chained is None else tuple(self.chained)
+        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending, self.kept, chained)
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionRequest:
-        request_id, kind, deployment, calls, now_ns, seed, pending, kept = wire
+        request_id, kind, deployment, calls, now_ns, seed, pending, kept, chained = wire
         view = None if pending is None else PendingView(*pending)
         those = tuple(Call.from_wire(call) for call in calls)
-        return cls(request_id, kind, deployment, those, now_ns, seed, view, kept)
+        mark = None if chained is None else ChainMark(*chained)
+        return cls(request_id, kind, deployment, those, now_ns, seed, view, kept, mark)
 
 
 class FunctionOutcome(NamedTuple):
@@ -193,8 +199,10 @@ class FunctionOutcome(NamedTuple):
 
     `write_set` is what a mutation that succeeded wants to commit. `replayed_ts` is the commit timestamp of the earlier
     run when a session's record was found: the function was not run again. `refused` says why nothing was run
-    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE). `exiting` means that the worker process ends after this
-    outcome. `seen` is the snapshot's; `busy_ns` is how long a transaction worker was busy with it.
+    (WRONG_DEPLOYMENT, WRONG_LANE, JOB_CHANGED, SNAPSHOT_GONE, NOT_YET_KNOWN). `exiting` means that the worker process
+    ends after this outcome. `seen` is the snapshot's; `busy_ns` is how long a transaction worker was busy with it.
+    `chained` is the origin of the chain that it was run in, and the last run that it has seen of it; of this the server
+    makes `link`.
     """
 
     id: int
@@ -206,6 +214,8 @@ class FunctionOutcome(NamedTuple):
     exiting: bool = False
     seen: int | None = None
     busy_ns: int = 0
+    chained: tuple[int, int] | None = None
+    link: Link | None = None
 
     def to_wire(self) -> Wire:
         return (
@@ -218,11 +228,12 @@ class FunctionOutcome(NamedTuple):
             self.exiting,
             self.seen,
             self.busy_ns,
+            self.chained,
         )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionOutcome:
-        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns = wire
+        request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns, chained = wire
         return cls(
             request_id,
             begin_ts,
@@ -233,6 +244,7 @@ class FunctionOutcome(NamedTuple):
             exiting,
             seen,
             busy_ns,
+            chained,
         )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from evolute.execution.pending_request import Callbacks
 from evolute.execution.request import Call, FunctionOutcome, RequestKind
-from evolute.execution.worker_process import Callbacks
 from evolute.registry.registry import RegistryReport
 
 

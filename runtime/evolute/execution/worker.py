@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from evolute import garbage_collector
 from evolute.clock import monotonic_ns
+from evolute.database.chain import ChainedWrites
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
@@ -33,7 +34,7 @@ from evolute.execution.channel import BlockingChannel, Frame
 from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
-from evolute.execution.request import FunctionOutcome, FunctionRequest
+from evolute.execution.request import NOT_YET_KNOWN, FunctionOutcome, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.time_limits import CallClock
 from evolute.limits import Limits
@@ -106,6 +107,7 @@ def _serve(sock: socket.socket) -> None:
     limits = Limits(**payload["limits"])
     channel = BlockingChannel(sock, limits.frame_bytes_max)
     _bound_memory(limits.worker_memory_bytes_max)
+    _give_way(limits.worker_niceness)
     try:
         sources = Deployment(payload["deployment"], payload["package"], payload["root"], payload["sources"])
         registry = load(sources, limits)
@@ -143,11 +145,19 @@ def _bound_memory(bytes_max: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, hard))
 
 
+def _give_way(niceness: int) -> None:
+    """The server goes first where there are more processes than processors: it feeds all workers, and a function that
+    computes must not keep it from answering. A worker that is sent something does not interrupt who runs, either."""
+    os.nice(niceness)
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: LmdbEngine, limits: Limits) -> None:
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
-    shown, kept = NOTHING_SHOWN, KeptSnapshots(engine, limits)
+    shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites()
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -160,7 +170,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     if request.pending is not None:
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
-                    outcome = _run(runner, engine, request, limits, kept)
+                    outcome = _run(runner, engine, request, limits, kept, chained)
                     send_outcome(send, outcome, limits)
                     if outcome.exiting:
                         return
@@ -171,7 +181,12 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
 
 
 def _run(
-    runner: Runner, engine: LmdbEngine, request: FunctionRequest, limits: Limits, kept: KeptSnapshots
+    runner: Runner,
+    engine: LmdbEngine,
+    request: FunctionRequest,
+    limits: Limits,
+    kept: KeptSnapshots,
+    chained: ChainedWrites,
 ) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
     begun_ns = monotonic_ns()
@@ -179,11 +194,31 @@ def _run(
         kept.let_go_of_the_old()
         if request.kept:
             return kept.run(runner, request)._replace(busy_ns=monotonic_ns() - begun_ns)
+        if request.chained is not None:
+            chained.begin(request.chained)
+            return _run_chained(runner, engine, request, chained)._replace(busy_ns=monotonic_ns() - begun_ns)
         with Snapshot(engine.reader(), request.pending) as snapshot:
             outcome = runner.run(request, snapshot)
             return outcome._replace(seen=snapshot.seen, busy_ns=monotonic_ns() - begun_ns)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
+
+
+def _run_chained(
+    runner: Runner, engine: LmdbEngine, request: FunctionRequest, chained: ChainedWrites
+) -> FunctionOutcome:
+    with Snapshot(engine.reader(), request.pending, chained) as snapshot:
+        try:
+            outcome = runner.run(request, snapshot)
+        except EvoluteError:
+            if not snapshot.has_met_unknown:
+                raise
+    if snapshot.has_met_unknown:
+        return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN, exiting=runner.broken)
+    place = chained.origin, chained.last_id
+    if outcome.write_set:
+        chained.add(request.id, outcome.write_set)
+    return outcome._replace(seen=snapshot.seen, chained=place)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from evolute.errors import FunctionCrashed, FunctionTimedOut, WorkerDied
-from evolute.execution.worker_process import Pending, WorkerProcess
+from evolute.execution.pending_request import Pending
+from evolute.execution.worker_process import WorkerProcess
 from evolute.limits import Limits
 
 

@@ -18,16 +18,18 @@ import signal
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from evolute.database.chain import Chain, Link
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
 from evolute.execution.channel import Frame
+from evolute.execution.pending_request import Pending
 from evolute.execution.process_starter import ProcessStarter
-from evolute.execution.request import Call, FunctionOutcome, FunctionRequest, RequestKind
+from evolute.execution.request import FunctionOutcome, FunctionRequest
 from evolute.limits import Limits
 from evolute.stages import Stages
 from evolute.system.deployments import Deployment
@@ -36,35 +38,13 @@ Lane: TypeAlias = Literal["transaction", "action", "blocking", "rows"]
 # When a process has ended, what it has said is read for so long, should somebody else hold its end of the channel open.
 LAST_WORDS_S = 0.2
 
-# An action's call back to the server: (its call, operation, payload) -> (ok, payload).
-Callbacks: TypeAlias = Callable[[Call, str, Any], Awaitable[tuple[bool, Any]]]
-
-
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A request that has not been answered. `deaths` counts the workers that died while they ran it.
-
-    `places` counts the queues and workers that hold it: behind a request that runs long it gets a second place, and the
-    outcome that comes first is used. `fresh`: it is to see what is pending when it is sent.
-    """
-
-    kind: RequestKind
-    calls: tuple[Call, ...]
-    future: asyncio.Future[FunctionOutcome]
-    callbacks: Callbacks | None = None
-    nested: bool = False
-    deaths: int = 0
-    places: int = 1
-    sent_ns: int = 0
-    fresh: bool = False
-    asked_ns: int = field(default_factory=monotonic_ns)
-    kept: int = 0  # the number of a snapshot that this very worker keeps; with no calls, it is to
-
 
 @dataclass(eq=False, slots=True)
 class RoomRequest:
     """Who waits, in the queue of the async actions, for a slot to hold. `worker` is the one that keeps it free."""
 
+    nested: ClassVar[bool] = False
+    fresh: ClassVar[bool] = False
     future: asyncio.Future[None]
     worker: WorkerProcess | None = None
 
@@ -116,7 +96,7 @@ class WorkerProcess:
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
-        self._shown = NOTHING_SHOWN.mark
+        self._shown, self._chain = NOTHING_SHOWN.mark, Chain()
         self._callback_tasks: set[asyncio.Task[None]] = set()
         self._nested_actions: dict[asyncio.Task[None], int] = {}
 
@@ -223,7 +203,7 @@ class WorkerProcess:
         assert not self.gone
         view = request.pending
         if view is not None:
-            request = request._replace(pending=view.since(self._shown))
+            request = request._replace(pending=view.since(self._shown), chained=self._chain.mark)
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
@@ -317,6 +297,9 @@ class WorkerProcess:
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
+        if outcome.chained is not None:
+            origin, after_id = outcome.chained
+            outcome = outcome._replace(link=Link(self._chain, origin, outcome.id, after_id))
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
             if self._stages is not None:

@@ -14,8 +14,6 @@ ignored. How long a message may be is the transport's business (`limits.message_
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import uuid
 from collections.abc import Mapping
@@ -56,11 +54,12 @@ from evolute.protocol.messages import (
     Transition,
     UserToken,
 )
+from evolute.protocol.timestamp import decode_ts, encode_ts
 from evolute.values import function_path, wire_codec
 
 Tree: TypeAlias = Mapping[str, object]
 
-_TIMESTAMPS_MAX = 1024
+_VERSIONS_MAX = 1024
 
 
 # --- Server: what leaves --------------------------------------------------------------------------------------------
@@ -69,7 +68,7 @@ _TIMESTAMPS_MAX = 1024
 def encode_server(message: ServerMessage) -> bytes:
     match message:
         case Transition():
-            return _json(_transition(message))
+            return _transition(message)
         case MutationResponse(request_id, result, ts, log_lines):
             assert (ts is not None) == isinstance(result, Success), "a success has a commit timestamp, a failure none"
             head = {"type": "MutationResponse", "requestId": request_id}
@@ -87,16 +86,20 @@ def encode_server(message: ServerMessage) -> bytes:
 
 
 def encode_result(result: Success | Failure, log_lines: tuple[str, ...], journal: str | None = None) -> bytes:
-    """The part of QueryUpdated or QueryFailed that is the same for every session; for `encode_modification`."""
-    tree: dict[str, object]
+    """The part of QueryUpdated or QueryFailed that is the same for every session; for `encode_modification`.
+
+    It is joined and not what orjson returns, which has thousands of bytes of room behind it: this is kept.
+    """
+    parts: list[bytes] = []
     match result:
         case Success(value):
-            tree = {"type": "QueryUpdated", "value": orjson.Fragment(value)}
+            parts += (b'{"type":"QueryUpdated","value":', value)
         case Failure(message, data):
-            tree = {"type": "QueryFailed", "errorMessage": message}
+            parts += (b'{"type":"QueryFailed","errorMessage":', _json(message))
             if data is not None:
-                tree["errorData"] = orjson.Fragment(data)
-    return _json({**tree, "logLines": log_lines, "journal": journal})
+                parts += (b',"errorData":', data)
+    parts += (b',"logLines":', _json(log_lines), b',"journal":', _json(journal), b"}")
+    return b"".join(parts)
 
 
 def encode_modification(query_id: int, result: bytes | None) -> bytes:
@@ -106,23 +109,18 @@ def encode_modification(query_id: int, result: bytes | None) -> bytes:
     return b"".join((b'{"queryId":%d,' % query_id, memoryview(result)[1:]))
 
 
-@functools.lru_cache(maxsize=_TIMESTAMPS_MAX)  # a response, the Transition behind it, and the start of the next one
-def encode_ts(ts: int) -> str:
-    """Base64 of 8 little-endian bytes. `ts` must fit 63 bits, as PyPI's client demands."""
-    assert 0 <= ts < 2**63, ts
-    return binascii.b2a_base64(ts.to_bytes(8, "little"), newline=False).decode("ascii")
+def _transition(message: Transition) -> bytes:
+    head = (b'{"type":"Transition","startVersion":', _version(message.start), b',"endVersion":', _version(message.end))
+    modifications = b",".join(map(_modification, message.modifications))
+    return b"".join((*head, b',"modifications":[', modifications, b"]", _clock_skew(message), b"}"))
 
 
-def _transition(message: Transition) -> Tree:
+def _clock_skew(message: Transition) -> bytes:
     skew, server_ts = message.client_clock_skew, message.server_ts
-    assert (skew is None) == (server_ts is None), "clientClockSkew and serverTs are sent both or not at all"
-    tree: dict[str, object] = {
-        "type": "Transition",
-        "startVersion": _version(message.start),
-        "endVersion": _version(message.end),
-        "modifications": [orjson.Fragment(_modification(each)) for each in message.modifications],
-    }
-    return tree if skew is None else {**tree, "clientClockSkew": skew, "serverTs": server_ts}
+    if skew is None or server_ts is None:
+        assert skew is server_ts, "clientClockSkew and serverTs are sent both or not at all"
+        return b""
+    return b',"clientClockSkew":%d,"serverTs":%d' % (skew, server_ts)
 
 
 def _modification(modification: Modification | bytes) -> bytes:
@@ -137,8 +135,10 @@ def _modification(modification: Modification | bytes) -> bytes:
             return encode_modification(query_id, None)
 
 
-def _version(version: StateVersion) -> Tree:
-    return {"querySet": version.query_set, "identity": version.identity, "ts": encode_ts(version.ts)}
+@functools.lru_cache(maxsize=_VERSIONS_MAX)  # sessions of one query stand at the same versions
+def _version(version: StateVersion) -> bytes:
+    ts = encode_ts(version.ts).encode()
+    return b'{"querySet":%d,"identity":%d,"ts":"%b"}' % (version.query_set, version.identity, ts)
 
 
 def _result(result: Success | Failure) -> dict[str, object]:
@@ -187,7 +187,8 @@ def decode_arguments(path: str, tree: object, limits: Limits) -> tuple[bytes, st
     if not isinstance(tree, dict):
         return NO_ARGUMENTS, f"{_SINGLE_OBJECT} Instead received {shown(tree)}."
     try:
-        return wire_codec.canonical(tree, limits), None
+        # A copy, because sessions and the query cache keep it, and orjson leaves thousands of bytes of room behind it.
+        return bytes(memoryview(wire_codec.canonical(tree, limits))), None
     except InvalidValue as error:
         return NO_ARGUMENTS, f"Invalid arguments for {path}: {error}"
 
@@ -365,22 +366,10 @@ def _decode_version(fields: Fields) -> StateVersion:
     return StateVersion(fields.number("querySet"), fields.number("identity"), ts)
 
 
-def decode_ts(where: str, text: str) -> int:
-    """What `encode_ts` made. Raises MalformedMessage."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    ts = int.from_bytes(data, "little")
-    if len(data) != 8 or ts >= 2**63:
-        raise MalformedMessage(f"{where} must be the base64 of 8 little-endian bytes, got {text[:64]!r}.")
-    return ts
-
-
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def _json(tree: Tree) -> bytes:
+def _json(tree: object) -> bytes:
     """Text that a function logged or raised may hold lone surrogates; they become `?`, or no client could read it."""
     try:
         return orjson.dumps(tree)

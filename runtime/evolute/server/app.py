@@ -1,7 +1,8 @@
 """The ASGI application over a Backend, and the server that listens for it.
 
-Slashes ──► Cors ──► Faults ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, plain pages
-                                     └───► static files, or the front page
+Slashes ──► Cors ──► Faults ──► HotRoutes ──► routes ──► SyncEndpoint, HttpApi, AdminApi, FunctionLogs, Metrics, …
+                                    │            └───► static files, or the front page
+                                    └───► HttpApi
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from evolute.server.auth import Authenticator
 from evolute.server.cors import Cors
 from evolute.server.front_page import front_page
 from evolute.server.function_logs import FunctionLogs
+from evolute.server.hot_routes import HotRoutes
 from evolute.server.http_api import HttpApi
+from evolute.server.http_door import guarded_protocol
 from evolute.server.http_error import HttpError, response_to_error
 from evolute.server.metrics import Metrics
 from evolute.server.openapi import OpenApi
@@ -42,6 +45,7 @@ from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.server.withheld import log_withheld
 from evolute.sync.connection import Host
+from evolute.sync.intake import Intake
 from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.server")
@@ -76,6 +80,7 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
         published_ts=published_ts,
         identity_of=authenticator.identity_of,
         disclosure=disclosure,
+        intake=Intake(limits),
         stages=backend.database.stages,
     )
     sync = SyncEndpoint(host)
@@ -101,7 +106,8 @@ def create_app(backend: Backend, admin_key: str) -> Starlette:
     static_folder = backend.config.static_folder
     if static_folder is None:
         routes.append(Route("/", root))
-    middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults)]
+    hot = {("POST", "/api/query"): api.query, ("POST", "/api/mutation"): api.mutation}
+    middleware = [Middleware(Slashes), Middleware(Cors), Middleware(Faults), Middleware(HotRoutes, hot)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _no_such_endpoint})
     if static_folder is not None:
         app.router.default = StaticFiles(static_folder, otherwise=app.router.not_found)
@@ -117,7 +123,7 @@ def build_server(app: Starlette, config: Config) -> uvicorn.Server:
         app,
         host=config.host,
         port=config.port,
-        http="httptools",
+        http=guarded_protocol(limits),
         ws=sync_protocol(limits),
         ws_max_size=limits.message_bytes_max,
         ws_ping_interval=silence_s / 4,

@@ -93,12 +93,8 @@ class Authenticator:
             return Identity(attributes, is_admin=True)
         return Identity(attributes, is_admin=True, key_name=named.name, is_read_only=named.read_only)
 
-    async def wait_identity(self, authorization: str | None) -> Identity:
-        """The bearer of an HTTP request's Authorization header. Raises Unauthorized and IssuerUnavailable."""
-        found = self._identity_of_header(authorization)
-        return found if isinstance(found, Identity) else await found
-
-    def _identity_of_header(self, authorization: str | None) -> Identity | Awaitable[Identity]:
+    def identity_of_header(self, authorization: str | None) -> Identity | Awaitable[Identity]:
+        """The bearer of an HTTP request's Authorization header; as `identity_of`."""
         if authorization is None:
             return ANONYMOUS
         scheme, _, credentials = authorization.strip().partition(" ")

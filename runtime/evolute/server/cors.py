@@ -17,11 +17,11 @@ class Cors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        origin = headers.get("origin")
-        if origin is None:
+        if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        origin = headers["origin"]
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             response = Response(headers=_preflight_headers(origin, headers))
             await response(scope, receive, send)

@@ -11,6 +11,7 @@ own and a body of `code` and `message` (`http_error.py`). Clients rely on both.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +24,13 @@ from evolute.execution.executor import Executor
 from evolute.execution.past_queries import PastQueries
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
-from evolute.protocol.codec import decode_ts, encode_ts
 from evolute.protocol.fields import shown
 from evolute.protocol.messages import Failure
+from evolute.protocol.timestamp import decode_ts, encode_ts
 from evolute.server.auth import Authenticator
-from evolute.server.http_error import HttpError, bad_json_body, json_response
+from evolute.server.http_error import HttpError, JsonResponse, bad_json_body, json_response
 from evolute.server.http_request import (
+    HttpRequest,
     json_object,
     read_json_body,
     request_id_of,
@@ -36,11 +38,14 @@ from evolute.server.http_request import (
     require_may_run,
     wait_identity,
 )
-from evolute.server.wanted_call import Format, WantedCall, path_of_address, wanted_by_address, wanted_call
+from evolute.server.wanted_call import Format, WantedCall, is_ancient, path_of_address, wanted_by_address, wanted_call
 from evolute.sync.identity import Identity
 from evolute.sync.transition import Disclosure
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
+
+_KEPT_BODIES_MAX = 1024
+_KEPT_BODY_BYTES_MAX = 1024
 
 
 class HttpApi:
@@ -61,29 +66,30 @@ class HttpApi:
         self._authenticator = authenticator
         self._published_ts = published_ts
         self._disclosure = disclosure
+        self._read_again = functools.lru_cache(_KEPT_BODIES_MAX)(self._read)
 
-    async def query(self, request: Request) -> Response:
+    async def query(self, request: HttpRequest) -> Response:
         """POST with a body, GET with the call in the address."""
         return await self._call(request, "query")
 
-    async def mutation(self, request: Request) -> Response:
+    async def mutation(self, request: HttpRequest) -> Response:
         return await self._call(request, "mutation")
 
-    async def action(self, request: Request) -> Response:
+    async def action(self, request: HttpRequest) -> Response:
         return await self._call(request, "action")
 
     async def function(self, request: Request) -> Response:
         """A function of any kind, internal ones too; for administrators."""
         identity = await wait_identity(request, self._authenticator)
         require_admin(identity)
-        wanted = wanted_call(await self._body(request), request, self._limits)
+        wanted = await self._wanted(request)
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def run(self, request: Request) -> Response:
         """A function of any kind, named by the address."""
         identity = await wait_identity(request, self._authenticator)
         path = path_of_address(request.path_params["path"])
-        wanted = wanted_call({**await self._body(request), "path": path}, request, self._limits)
+        wanted = wanted_call({**await self._body(request), "path": path}, self._limits, ancient=is_ancient(request))
         return self._answer(request, wanted, await self._run(wanted, None, identity))
 
     async def query_ts(self, request: Request) -> Response:
@@ -102,7 +108,7 @@ class HttpApi:
             raise HttpError(
                 400, "TimestampInFuture", f"Nothing has happened yet at {ts}: take the ts of /api/query_ts."
             )
-        wanted = wanted_call(tree, request, self._limits)
+        wanted = wanted_call(tree, self._limits, ancient=is_ancient(request))
         if wanted.fault is not None:
             return self._answer(request, wanted, _fault_of(wanted))
         call = _call_of(wanted, "query", identity)
@@ -117,8 +123,10 @@ class HttpApi:
         if len(queries) > queries_max:
             text = f"One batch may have {queries_max} queries (http_batch_queries_max), got {len(queries)}."
             raise bad_json_body(text)
+        ancient = is_ancient(request)
         wanted = [
-            wanted_call(query, request, self._limits, where=f"queries[{place}].") for place, query in enumerate(queries)
+            wanted_call(query, self._limits, ancient=ancient, where=f"queries[{place}].")
+            for place, query in enumerate(queries)
         ]
         outcomes = await self._executor.query_batch(
             [_call_of(one, "query", identity) for one in wanted if one.fault is None]
@@ -127,19 +135,28 @@ class HttpApi:
             _fault_of(one) if one.fault is not None else outcomes[_call_of(one, "query", identity)] for one in wanted
         ]
         spelt = [self._spelt(request, one.format, result) for one, result in zip(wanted, results, strict=True)]
-        return json_response({"results": spelt})
+        return JsonResponse(b'{"results":[' + b",".join(spelt) + b"]}")
 
     # --- Inside ----------------------------------------------------------------------------------------------------
 
-    async def _call(self, request: Request, kind: Kind) -> Response:
+    async def _call(self, request: HttpRequest, kind: Kind) -> Response:
         identity = await wait_identity(request, self._authenticator)
         if request.method in ("GET", "HEAD"):
             wanted = wanted_by_address(request, self._limits)
         else:
-            wanted = wanted_call(await self._body(request), request, self._limits)
+            wanted = await self._wanted(request)
         return self._answer(request, wanted, await self._run(wanted, kind, identity))
 
-    async def _body(self, request: Request) -> dict[str, Any]:
+    async def _wanted(self, request: HttpRequest) -> WantedCall:
+        """The call of the body. Most are small and come again and again, so what was read of those is kept."""
+        body = await read_json_body(request, self._limits)
+        read = self._read_again if len(body) <= _KEPT_BODY_BYTES_MAX else self._read
+        return read(body, is_ancient(request))
+
+    def _read(self, body: bytes, ancient: bool) -> WantedCall:
+        return wanted_call(json_object(body), self._limits, ancient=ancient)
+
+    async def _body(self, request: HttpRequest) -> dict[str, Any]:
         return json_object(await read_json_body(request, self._limits))
 
     async def _run(self, wanted: WantedCall, kind: Kind | None, identity: Identity) -> Outcome:
@@ -162,29 +179,31 @@ class HttpApi:
         function = self._executor.report.functions.get(path)
         return "query" if function is None else function.kind
 
-    def _answer(self, request: Request, wanted: WantedCall, outcome: Outcome) -> Response:
-        return json_response(self._spelt(request, wanted.format, outcome))
+    def _answer(self, request: HttpRequest, wanted: WantedCall, outcome: Outcome) -> Response:
+        return JsonResponse(self._spelt(request, wanted.format, outcome))
 
-    def _spelt(self, request: Request, format: Format, outcome: Outcome) -> dict[str, object]:
-        def spelt(value: bytes) -> orjson.Fragment:
-            spelt = format(value)
-            # PyPI's http_client takes a bare `3` for something that is not a number of Convex's.
-            is_python = request.headers.get("convex-client", "").startswith("python-") and format is not exported
-            return orjson.Fragment(wire_codec.with_points(spelt) if is_python else spelt)
-
-        tree: dict[str, object]
+    def _spelt(self, request: HttpRequest, format: Format, outcome: Outcome) -> bytes:
+        parts: list[bytes]
         if outcome.error is None:
             assert outcome.value is not None
-            tree = {"status": "success", "value": spelt(outcome.value)}
+            parts = [b'{"status":"success","value":', _value(request, format, outcome.value)]
         else:
             failure = self._disclosure.answer(None, outcome.error, request_id_of(request))
             assert isinstance(failure, Failure)
-            tree = {"status": "error", "errorMessage": _encodable(failure.message)}
+            parts = [b'{"status":"error","errorMessage":', orjson.dumps(_encodable(failure.message))]
             if outcome.error.data is not None:
-                tree["errorData"] = spelt(outcome.error.data)
+                parts += (b',"errorData":', _value(request, format, outcome.error.data))
         if log_lines := self._disclosure.log_lines(outcome.log_lines):
-            tree["logLines"] = [_encodable(line) for line in log_lines]
-        return tree
+            parts += (b',"logLines":', orjson.dumps([_encodable(line) for line in log_lines]))
+        parts.append(b"}")
+        return b"".join(parts)
+
+
+def _value(request: HttpRequest, format: Format, value: bytes) -> bytes:
+    spelt = format(value)
+    # PyPI's http_client takes a bare `3` for something that is not a number of Convex's.
+    is_python = format is not exported and request.headers.get("convex-client", "").startswith("python-")
+    return wire_codec.with_points(spelt) if is_python else spelt
 
 
 def _call_of(wanted: WantedCall, kind: Kind | None, identity: Identity) -> Call:

@@ -21,12 +21,22 @@ class HttpError(Exception):
         return json_response({"code": self.code, "message": str(self)}, self.status)
 
 
+class JsonResponse(Response):
+    """What is JSON already. Starlette's constructor looks for much that is never there."""
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
 def bad_json_body(message: str) -> HttpError:
     return HttpError(400, "BadJsonBody", message)
 
 
 def json_response(tree: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(tree), status, media_type="application/json")
+    return JsonResponse(orjson.dumps(tree), status)
 
 
 def response_to_error(error: EvoluteError) -> Response | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from evolute.clock import random_bytes
 from evolute.errors import KeyIsReadOnly
@@ -22,11 +23,32 @@ CLIENT_CLOSED_REQUEST = 408
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
-async def wait_identity(request: Request, authenticator: Authenticator) -> Identity:
+class HttpRequest(Protocol):
+    """What endpoints read of a request: Starlette's `Request`, or a `PlainRequest`."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By their names in lower case."""
+        ...
+
+    @property
+    def query_params(self) -> Mapping[str, str]: ...
+
+    @property
+    def receive(self) -> Receive:
+        """For the body, once."""
+        ...
+
+
+async def wait_identity(request: HttpRequest, authenticator: Authenticator) -> Identity:
     """Who asks. Raises Unauthorized, and IssuerUnavailable if that cannot be known."""
     header = request.headers.get("authorization")
     key = request.query_params.get("adminKey")
-    return await authenticator.wait_identity(f"Convex {key}" if header is None and key else header)
+    found = authenticator.identity_of_header(f"Convex {key}" if header is None and key else header)
+    return found if isinstance(found, Identity) else await found
 
 
 def require_admin(identity: Identity) -> None:
@@ -49,13 +71,13 @@ def require_may_run(identity: Identity, kind: Kind) -> None:
         raise KeyIsReadOnly(refusal)
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: HttpRequest) -> str:
     """The name of the call in its error text: the one that a proxy gave it, or else a new one."""
     given = request.headers.get("convex-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else random_bytes(8).hex()
 
 
-async def read_json_body(request: Request, limits: Limits) -> bytes:
+async def read_json_body(request: HttpRequest, limits: Limits) -> bytes:
     """A body of JSON, not parsed yet. Raises HttpError."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -64,17 +86,20 @@ async def read_json_body(request: Request, limits: Limits) -> bytes:
     return await read_body(request, bytes_max, f"The body is longer than {bytes_max} bytes (http_body_bytes_max).")
 
 
-async def read_body(request: Request, bytes_max: int, too_long: str) -> bytes:
+async def read_body(request: HttpRequest, bytes_max: int, too_long: str) -> bytes:
     """Any body. Raises HttpError."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > bytes_max:
-                raise bad_json_body(too_long)
-    except ClientDisconnect:
-        raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.") from None
-    return bytes(body)
+    parts: list[bytes] = []
+    size_bytes, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise HttpError(CLIENT_CLOSED_REQUEST, "ClientDisconnected", "The client went away.")
+        parts.append(message.get("body", b""))
+        size_bytes += len(parts[-1])
+        if size_bytes > bytes_max:
+            raise bad_json_body(too_long)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from starlette.requests import Request
 
 from evolute.errors import FunctionNotFound
 from evolute.limits import Limits
 from evolute.protocol.codec import decode_arguments
 from evolute.protocol.fields import shown
 from evolute.server.http_error import HttpError, bad_json_body
+from evolute.server.http_request import HttpRequest
 from evolute.values import wire_codec
 from evolute.values.export_codec import exported
 from evolute.values.function_path import canonical_path, missing_text
@@ -55,14 +55,17 @@ class WantedCall:
     format: Format
 
 
-def wanted_call(tree: Mapping[str, Any], request: Request, limits: Limits, *, where: str = "") -> WantedCall:
-    """The call of a body. `where` comes before the names of its fields in messages. Raises HttpError."""
+def wanted_call(tree: Mapping[str, Any], limits: Limits, *, ancient: bool, where: str = "") -> WantedCall:
+    """The call of a body, of an `is_ancient` client or not. `where` comes before the names of its fields in messages.
+
+    Raises HttpError.
+    """
     written_path = tree.get("path")
     if not isinstance(written_path, str):
         raise bad_json_body(f"The field `{where}path` must be a string, got {shown(written_path)}.")
     if "args" not in tree:
         raise bad_json_body(f"The field `{where}args` is missing: the object of named arguments.")
-    format = _format(tree.get("format"), request)
+    format = _format(tree.get("format"), ancient=ancient)
     try:
         path = canonical_path(written_path)
     except FunctionNotFound as error:
@@ -73,7 +76,7 @@ def wanted_call(tree: Mapping[str, Any], request: Request, limits: Limits, *, wh
     return WantedCall(path, arguments, fault, format)
 
 
-def wanted_by_address(request: Request, limits: Limits) -> WantedCall:
+def wanted_by_address(request: HttpRequest, limits: Limits) -> WantedCall:
     """The call of `?path=…&args=<JSON>&format=…`. Raises HttpError."""
     parameters = request.query_params
     if "path" not in parameters:
@@ -83,7 +86,7 @@ def wanted_by_address(request: Request, limits: Limits) -> WantedCall:
     except orjson.JSONDecodeError as error:
         raise HttpError(400, "BadQueryParameter", f"The parameter `args` is not JSON: {error}.") from None
     tree = {"path": parameters["path"], "args": arguments, "format": parameters.get("format")}
-    return wanted_call(tree, request, limits)
+    return wanted_call(tree, limits, ancient=is_ancient(request))
 
 
 def path_of_address(written: str) -> str:
@@ -95,15 +98,16 @@ def path_of_address(written: str) -> str:
     return f"{module}:{name}"
 
 
-def _format(name: object, request: Request) -> Format:
+def _format(name: object, *, ancient: bool) -> Format:
     if name is None:
-        name = "convex_encoded_json" if _is_ancient(request.headers.get("convex-client", "")) else "json"
+        name = "convex_encoded_json" if ancient else "json"
     format = _FORMATS.get(name) if isinstance(name, str) else None
     if format is None:
         raise HttpError(400, "BadFormat", f"There is no format {shown(name)}; there are {', '.join(_FORMATS)}.")
     return format
 
 
-def _is_ancient(client: str) -> bool:
-    found = _CLIENT.fullmatch(client)
+def is_ancient(request: HttpRequest) -> bool:
+    """Whether it comes from a client that expects the encoded form without saying so."""
+    found = _CLIENT.fullmatch(request.headers.get("convex-client", ""))
     return found is not None and tuple(map(int, found.groups()[1:])) < _FIRST_WITH_FORMATS[found.group(1)]

@@ -13,22 +13,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
-from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode
+from websockets.http11 import Request
+from websockets.typing import BytesLike
 
+from evolute.errors import Overloaded
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
-from evolute.sync.connection import Connection, Host, SocketGone
+from evolute.sync.connection import Connection, Host
+from evolute.sync.socket import SocketGone
 
 NO_CODE = 1005
 """Stands in ASGI for a close frame without a code; it is never sent."""
 
-_MORE = "evolute.more"
+OnMessage: TypeAlias = Callable[[str | bytes | None], None]
+
+_PROTOCOL = "evolute.protocol"
 _UNWRITTEN_BYTES_MAX = 64 * 1024
 
 _NPM_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.")
@@ -68,7 +76,7 @@ class SyncEndpoint:
             return
         await send({"type": "websocket.accept"})
         chunk_bytes = self._host.limits.transition_chunk_bytes if _takes_chunks(scope) else None
-        connection = Connection(self._host, AsgiSocket(receive, send, chunk_bytes))
+        connection = Connection(self._host, ProtocolSocket(scope["extensions"][_PROTOCOL], chunk_bytes))
         self._connections.add(connection)
         self._empty.clear()
         try:
@@ -87,105 +95,177 @@ def _takes_chunks(scope: Scope) -> bool:
     return found is not None and tuple(map(int, found.groups())) >= _FIRST_WITH_CHUNKS
 
 
-class AsgiSocket:
-    """A `sync.connection.Socket` over an accepted ASGI websocket. Transitions longer than `chunk_bytes` go in parts."""
+class ProtocolSocket:
+    """A `sync.connection.Socket` over a websocket that was accepted. Transitions longer than `chunk_bytes` go in parts.
 
-    def __init__(self, receive: Receive, send: Send, chunk_bytes: int | None = None) -> None:
-        self._receive = receive
-        self._send = send
+    It goes round ASGI, which needs a task and a queue for every message and cannot say that another follows.
+    """
+
+    def __init__(self, protocol: SyncProtocol, chunk_bytes: int | None = None) -> None:
+        self._protocol = protocol
         self._chunk_bytes = chunk_bytes
-        self._is_closed = False
+        self._short_bytes = min(protocol.fragment_bytes, chunk_bytes or protocol.fragment_bytes)
+        self.listen = protocol.listen
+        self.pause = protocol.pause
+        self.resume = protocol.resume
+        self.close = protocol.end
 
-    async def receive(self) -> str | bytes | None:
-        if self._is_closed:
-            return None
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self._is_closed = True
-            return None
-        text: str | None = message.get("text")
-        binary: bytes = message.get("bytes") or b""
-        return text if text is not None else binary
+    def send_now(self, message: bytes, *, more: bool = False) -> bool:
+        return len(message) <= self._short_bytes and self._protocol.send_now(message, more=more)
 
-    async def send(self, message: bytes, *, more: bool = False) -> None:
+    async def send(self, message: bytes) -> None:
         if self._chunk_bytes is not None and len(message) > self._chunk_bytes and is_transition(message):
             for chunk in chunks_of(message, self._chunk_bytes):
-                await self._send_text(chunk)
+                await self._protocol.send_text(chunk)
         else:
-            await self._send_text(message, more=more)
+            await self._protocol.send_text(message)
 
-    async def _send_text(self, message: bytes, *, more: bool = False) -> None:
-        if self._is_closed:
-            raise SocketGone
-        try:
-            await self._send({"type": "websocket.send", "text": message.decode(), _MORE: more})
-        except OSError as error:
-            self._is_closed = True
-            raise SocketGone from error
 
-    async def close(self, code: int | None, reason: str) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            await self._send({"type": "websocket.close", "code": NO_CODE if code is None else code, "reason": reason})
-        except OSError as error:
-            raise SocketGone from error
+class _Inbox(asyncio.Queue[ASGIReceiveEvent]):
+    """What has arrived and was not taken at once."""
+
+    def __init__(self, hand_over: Callable[[ASGIReceiveEvent], bool]) -> None:
+        super().__init__()
+        self._hand_over = hand_over
+
+    def put_nowait(self, item: ASGIReceiveEvent) -> None:
+        if not self._hand_over(item):
+            super().put_nowait(item)
+
+
+@dataclass(slots=True)
+class BegunMessages:
+    """The bytes that all connections of one server hold of messages whose ends have not come."""
+
+    bytes_max: int
+    bytes: int = 0
 
 
 class SyncProtocol(WebSocketsSansIOProtocol):
     """uvicorn's websocket protocol with fragmented sends, and an end to waiting for peers that have stopped reading.
 
-    Use a subclass that `sync_protocol` made.
+    Until somebody listens it is as ASGI knows it; from then on messages are handed over and taken without ASGI. Use a
+    subclass that `sync_protocol` made.
     """
 
     fragment_bytes: int
     close_s: float
+    begun: BegunMessages
+    _begun_bytes = 0
+    _has_ended = False
     _heard_at = 0.0
     _unwritten_bytes = 0
+    _on_message: OnMessage | None = None
+    _is_paused = False
 
-    async def send(self, message: ASGISendEvent) -> None:
-        """Returns when the transport can take more. Raises ClientDisconnected."""
-        if self.close_sent and self.handshake_complete:  # by this protocol, for what the peer has sent
-            if message["type"] == "websocket.close":
-                return
-            raise ClientDisconnected
-        is_open = self.handshake_complete and self.initial_response is None
-        if is_open and message["type"] == "websocket.close":
-            self._close(message.get("code", 1000), message.get("reason") or "")
-            return
-        text = message.get("text") if message["type"] == "websocket.send" else None
-        if not is_open or not isinstance(text, str):
-            await super().send(message)
+    def handle_connect(self, event: Request) -> None:
+        self.queue = _Inbox(self._hand_over)
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast(dict[str, object], self.scope["extensions"])[_PROTOCOL] = self
+
+    # --- What arrives -----------------------------------------------------------------------------------------------
+
+    def listen(self, on_message: OnMessage) -> None:
+        """Hands everything that has arrived and will arrive to `on_message`; None is the end."""
+        self._on_message = on_message
+        self.resume()
+
+    def pause(self) -> None:
+        """What has been read is kept, and no more is read."""
+        self._is_paused = self.read_paused = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._is_paused = False
+        while not self._is_paused and not self.queue.empty():
+            self._hand_over(self.queue.get_nowait())
+        self.read_paused = self._is_paused
+        if not self._is_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _hand_over(self, event: ASGIReceiveEvent) -> bool:
+        """Whether `event` was taken by whoever listens."""
+        if self._on_message is None or self._is_paused:
+            return False
+        if event["type"] == "websocket.receive":
+            text = event.get("text")
+            self._on_message(event.get("bytes") or b"" if text is None else text)
         else:
-            await self._send_text(text.encode(), more=bool(message.get(_MORE)))
-        if not self.writable.is_set():
-            await self.writable.wait()
+            on_message, self._on_message = self._on_message, _ignore
+            on_message(None)
+        return True
 
-    async def _send_text(self, data: bytes, *, more: bool) -> None:
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
+        self._has_ended = True
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        try:
+            text = data.decode() if self.curr_msg_data_type == "text" else None
+        except UnicodeDecodeError:
+            self.conn.send_close(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        if self._on_message is not None and not self._is_paused:
+            self._on_message(data if text is None else text)
+            return
+        self.queue.put_nowait(
+            {"type": "websocket.receive", "bytes": data}
+            if text is None
+            else {"type": "websocket.receive", "text": text}
+        )
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    # --- What is sent -----------------------------------------------------------------------------------------------
+
+    def send_now(self, data: bytes, *, more: bool) -> bool:
+        """Sends a short text, unless the transport is full. Raises SocketGone."""
+        if not self.writable.is_set():
+            return False
+        self._send_frame(data, more=more)
+        return True
+
+    async def send_text(self, data: bytes) -> None:
+        """Returns when the transport can take more. Raises SocketGone."""
         is_first = True
         is_short = len(data) <= self.fragment_bytes
         for fragment, is_last in ((data, True),) if is_short else fragments_of(data, self.fragment_bytes):
-            if not self.writable.is_set():
-                await self.writable.wait()
-            if self.disconnected:
-                raise ClientDisconnected
-            try:
-                if is_first:
-                    self.conn.send_text(fragment, fin=is_last)
-                else:
-                    self.conn.send_continuation(fragment, fin=is_last)
-            except InvalidState as error:
-                raise ClientDisconnected from error
-            self._unwritten_bytes += len(fragment)
-            if not more or self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
-                self._write()
+            await self.writable.wait()
+            self._send_frame(fragment, is_first=is_first, is_last=is_last)
             is_first = False
+        await self.writable.wait()
+
+    def _send_frame(self, data: BytesLike, *, is_first: bool = True, is_last: bool = True, more: bool = False) -> None:
+        if self.disconnected or self.close_sent:
+            raise SocketGone
+        try:
+            if is_first:
+                self.conn.send_text(data, fin=is_last)
+            else:
+                self.conn.send_continuation(data, fin=is_last)
+        except InvalidState as error:
+            raise SocketGone from error
+        self._unwritten_bytes += len(data)
+        if not more or self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+            self._write()
 
     def _write(self) -> None:
         self._unwritten_bytes = 0
         if not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    async def end(self, code: int | None, reason: str) -> None:
+        """A close frame, and what follows from it. Ending twice does nothing."""
+        if not self.close_sent:
+            self._close(NO_CODE if code is None else code, reason)
 
     def _close(self, code: int, reason: str) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -205,22 +285,26 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_s, self.transport.abort)
 
-    def send_receive_event_to_app(self) -> None:
-        """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
-            self.frames = [b"".join(self.frames)]
-            try:
-                self.frames[0].decode()
-            except UnicodeDecodeError:
-                self.frames = []
-                self.conn.send_close(CloseCode.INVALID_DATA)
-                self.handle_parser_exception()
-                return
-        super().send_receive_event_to_app()
-
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
+        self._has_ended = False
         super().data_received(data)
+        unread = len(self.conn.reader.buffer)
+        if unread or self.frames or self._begun_bytes:
+            self._note_begun(unread if self._has_ended or not self.frames else self._begun_bytes + len(data))
+
+    def _note_begun(self, length: int) -> None:
+        """So much there is of a message whose end has not come."""
+        self.begun.bytes += length - self._begun_bytes
+        self._begun_bytes = length
+        if self.begun.bytes > self.begun.bytes_max and length and not self.close_sent:
+            self._note_begun(0)
+            self.conn.fail(CloseCode.TRY_AGAIN_LATER, Overloaded.code)
+            self.handle_parser_exception()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._note_begun(0)
+        super().connection_lost(exc)
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, perhaps in the middle of a long message.
@@ -248,7 +332,12 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
+def _ignore(message: str | bytes | None) -> None:
+    """Nothing comes after the end."""
+
+
 def sync_protocol(limits: Limits) -> type[SyncProtocol]:
     """The protocol class for a server with these limits; uvicorn makes the instances."""
     settings = {"fragment_bytes": limits.frame_fragment_bytes, "close_s": limits.close_ms_max / 1000}
-    return type("SyncProtocol", (SyncProtocol,), settings)
+    begun = BegunMessages(limits.messages_begun_bytes_max)
+    return type("SyncProtocol", (SyncProtocol,), {**settings, "begun": begun})

@@ -1,13 +1,15 @@
 """Drives one Session over one socket: performs its effects, tells it how they ended, and keeps nothing to itself.
 
-    socket ──► reader ──► Session.receive ──► effects ──► outgoing ──► writer ──► socket
-                              ▲                 │
-                              └── one task per mutation, action, computation, and token whose keys must be fetched
+    socket ──► Session.receive ──► effects ──► outgoing ──► socket
+                   ▲                 │
+                   └── one task per mutation, action, computation, and token whose keys must be fetched
 
-The reader hands over all that has arrived before a Transition begins, because beginning takes a turn of its own in the
-event loop. Behind a token it reads nothing until it is known whose it is. The writer tells the session when the socket
-has taken a Transition, so a reader that is slow gets one Transition at a time; one that takes nothing at all is cut off
-at `session_outgoing_bytes_max`.
+A message is received in the turn of the event loop in which it arrives, and all that has arrived before a Transition
+begins, because beginning takes a turn of its own. Behind a token nothing is received until it is known whose it is, and
+behind too many calls nothing until some have ended (`intake`).
+What is to be sent leaves at the end of the turn, without a task; only where the client does not take it fast enough, a
+writer waits. The session is told when the socket has taken a Transition, so a reader that is slow gets one Transition
+at a time; one that takes nothing at all is cut off at `session_outgoing_bytes_max`.
 
 When the socket goes, every result is released and what was being computed is cancelled. Mutations and actions that have
 started run to their end, for nobody can take back half of what they do; `run` returns after them.
@@ -21,7 +23,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from evolute.clock import NS_PER_MS, Clock, monotonic_ns
 from evolute.errors import DiskFault, Retry, Unauthorized
@@ -44,36 +45,15 @@ from evolute.sync.effects import (
     Verify,
 )
 from evolute.sync.identity import Identity, IdentityOf
+from evolute.sync.intake import Intake
 from evolute.sync.session import Session
+from evolute.sync.socket import Socket, SocketGone
 from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.sync")
 
 _OPENING_TURNS = 4
 """Turns of the event loop that the first Transition waits, in which messages that are readable are read."""
-
-
-class SocketGone(Exception):
-    """The socket is closed; nothing can be sent."""
-
-
-class Socket(Protocol):
-    """A message socket. One task receives and one sends."""
-
-    async def receive(self) -> str | bytes | None:
-        """The next message, text or binary; None when the socket is closed."""
-        ...
-
-    async def send(self, message: bytes, *, more: bool = False) -> None:
-        """Returns when the transport can take more. `more`: another follows in this turn, and both may leave together.
-
-        Raises SocketGone.
-        """
-        ...
-
-    async def close(self, code: int | None, reason: str) -> None:
-        """Sends a close frame, without a code if there is none. Closing twice does nothing."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +66,7 @@ class Host:
     published_ts: Callable[[], int]
     identity_of: IdentityOf
     disclosure: Disclosure
+    intake: Intake
     stages: Stages = field(default_factory=Stages)
 
 
@@ -100,25 +81,27 @@ class Connection:
         self._session = Session(limits=host.limits, disclosure=host.disclosure, on_dirty=self._schedule_begin)
         self._outgoing: deque[Send] = deque()
         self._outgoing_bytes = 0
-        self._has_outgoing = asyncio.Event()
         self._closing: Close | None = None
+        self._is_over = asyncio.Event()
         self._last_sent_ns = monotonic_ns()
         self._begin_handle: asyncio.Handle | None = None
+        self._flush_handle: asyncio.Handle | None = None
         self._scheduled_ns = self._begun_ns = 0  # the next Transition; the one under way
         self._opening_turns_left = _OPENING_TURNS
         self._timers: set[asyncio.TimerHandle] = set()
         self._computation: asyncio.Task[None] | None = None
         self._verification: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._share = host.intake.share(lambda: self._loop.call_soon(self._read_on))
+        self._actions_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serves the socket until it is closed by either side, and the calls that it started have ended."""
-        reader = self._loop.create_task(self._read())
-        self._writer = self._loop.create_task(self._write())
         self._set_timer(self._limits.heartbeat_ms, self._beat)
+        self._socket.listen(self._on_message)
         try:
-            await asyncio.wait((reader, self._writer), return_when=asyncio.FIRST_COMPLETED)
+            await self._is_over.wait()
             if self._closing is not None:
                 await self._close_socket(self._closing)
         except BaseException:
@@ -127,8 +110,9 @@ class Connection:
             raise
         finally:
             self._session.close()
-            await self._stop(reader, self._writer)
+            await self._stop()
             await asyncio.gather(*self._calls, return_exceptions=True)
+            self._share.close()
 
     def finish(self) -> None:
         """Takes no more messages. `run` closes the socket and returns once what runs has been answered and shown."""
@@ -139,71 +123,93 @@ class Connection:
 
     async def _close_socket(self, close: Close) -> None:
         """What is left to send goes first, unless the client does not take it."""
-        assert self._writer is not None
-        await asyncio.wait((self._writer,), timeout=self._limits.close_ms_max / 1000)
-        self._writer.cancel()
+        self._flush()
+        if (writer := self._writer) is not None:
+            await asyncio.wait((writer,), timeout=self._limits.close_ms_max / 1000)
+            writer.cancel()
         try:
             async with asyncio.timeout(self._limits.close_ms_max / 1000):
                 await self._socket.close(close.code, close.reason)
         except (SocketGone, TimeoutError):
             return
 
-    async def _stop(self, *tasks: asyncio.Task[None]) -> None:
-        if self._begin_handle is not None:
-            self._begin_handle.cancel()
+    async def _stop(self) -> None:
+        for handle in filter(None, (self._begin_handle, self._flush_handle)):
+            handle.cancel()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        stopping = [*tasks, *filter(None, (self._computation, self._verification))]
+        stopping = list(filter(None, (self._writer, self._computation, self._verification)))
         for task in stopping:
             task.cancel()
         await asyncio.gather(*stopping, return_exceptions=True)
 
     # --- The socket -------------------------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
+    def _on_message(self, message: str | bytes | None) -> None:
+        if message is None:
+            self._is_over.set()
+            return
         try:
-            while not self._session.is_closed:
-                frame = await self._socket.receive()
-                if frame is None:
-                    return
-                now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
-                self._perform(self._session.receive(frame, now_ns=now_ns, published_ts=published_ts))
-                if self._verification is not None:
-                    await self._verification
+            now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
+            self._perform(self._session.receive(message, now_ns=now_ns, published_ts=published_ts))
         except Exception:
             self._fail_unexpectedly("reading from a client")
+        self._hold()
+        if self._share.stops():
+            self._socket.pause()
 
-    async def _write(self) -> None:
-        """Ends when the socket is gone, or once a Close is due and everything before it has been sent."""
-        try:
-            while self._closing is None or self._outgoing:
-                await self._has_outgoing.wait()
-                while self._outgoing:
-                    send = self._outgoing[0]
-                    await self._socket.send(send.message, more=len(self._outgoing) > 1)
-                    self._outgoing.popleft()
-                    self._outgoing_bytes -= len(send.message)
-                    self._last_sent_ns = monotonic_ns()
-                    if send.is_transition:
-                        self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
-                        self._perform(self._session.transition_sent())
-                if self._closing is None:
-                    self._has_outgoing.clear()
-        except SocketGone:
-            return
-        except Exception:
-            self._fail_unexpectedly("writing to a client")
+    def _read_on(self) -> None:
+        """Unless there is still a reason not to."""
+        if self._verification is None and not self._share.stops():
+            self._socket.resume()
 
     def _send(self, send: Send) -> None:
         if self._outgoing and self._outgoing_bytes + len(send.message) > self._limits.session_outgoing_bytes_max:
             self._perform(self._session.fail(Close.TRY_AGAIN, "TooManyOutgoingBytes"))
+            self._outgoing.clear()
             if self._writer is not None:
                 self._writer.cancel()
             return
         self._outgoing.append(send)
         self._outgoing_bytes += len(send.message)
-        self._has_outgoing.set()
+        if self._flush_handle is None and self._writer is None:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Sends what waits, as far as the socket takes it at once; the rest is the writer's."""
+        self._flush_handle = None
+        try:
+            while self._outgoing and self._writer is None:
+                if self._socket.send_now(self._outgoing[0].message, more=len(self._outgoing) > 1):
+                    self._note_sent()
+                else:
+                    self._writer = self._loop.create_task(self._write())
+        except SocketGone:
+            self._is_over.set()
+        except Exception:
+            self._fail_unexpectedly("writing to a client")
+
+    async def _write(self) -> None:
+        """Sends what waits, at the pace of the client. Ends when there is nothing left."""
+        try:
+            while self._outgoing:
+                await self._socket.send(self._outgoing[0].message)
+                self._note_sent()
+        except SocketGone:
+            self._is_over.set()
+        except Exception:
+            self._fail_unexpectedly("writing to a client")
+        finally:
+            self._writer = None
+
+    def _note_sent(self) -> None:
+        sent = self._outgoing.popleft()
+        self._outgoing_bytes -= len(sent.message)
+        self._last_sent_ns = monotonic_ns()
+        if sent.is_transition:
+            self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
+            self._perform(self._session.transition_sent())
 
     def _beat(self) -> None:
         """Says Ping when nothing else has been said for a while, also while calls and queries run."""
@@ -244,7 +250,7 @@ class Connection:
                     self._retry_later(effect)
                 case Close():
                     self._closing = effect
-                    self._has_outgoing.set()
+                    self._is_over.set()
 
     def _schedule_begin(self) -> None:
         if self._begin_handle is None:
@@ -274,6 +280,7 @@ class Connection:
             if isinstance(identity, Identity):
                 self._perform(self._session.authenticated(identity))
             else:
+                self._socket.pause()
                 self._verification = self._loop.create_task(self._authenticate(identity))
 
     async def _authenticate(self, identity: Awaitable[Identity]) -> None:
@@ -289,6 +296,7 @@ class Connection:
             self._fail_unexpectedly("looking at a client's token")
         finally:
             self._verification = None
+            self._read_on()
 
     def _retry_later(self, retry: RetryLater) -> None:
         def run_again() -> None:
@@ -317,12 +325,14 @@ class Connection:
             except DiskFault as error:
                 outcome = _not_done(error)
             self._perform(self._session.mutation_done(outcome))
+            self._hold()
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the mutation {call.path}")
 
     async def _act(self, request_id: int, call: Call) -> None:
+        self._actions_bytes += len(call.arguments)
         try:
             outcome = await self._host.executor.act(call)
             self._perform(self._session.action_done(request_id, outcome))
@@ -330,6 +340,13 @@ class Connection:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the action {call.path}")
+        finally:
+            self._actions_bytes -= len(call.arguments)
+            self._hold()
+
+    def _hold(self) -> None:
+        """Says how much this client has asked for that is not done."""
+        self._share.hold(self._session.mutations.bytes + self._actions_bytes)
 
     async def _compute(self, wanted: Compute) -> None:
         try:

@@ -33,7 +33,9 @@ class Requested:
 
     def __init__(self, limits: Limits) -> None:
         self._queries_max = limits.queries_per_session_max
-        self._query_ids: set[int] = set()
+        self._queries_bytes_max = limits.session_queries_bytes_max
+        self._query_bytes: dict[int, int] = {}
+        self._queries_bytes = 0
         self._modifications: list[AddQuery | RemoveQuery] = []
         self.query_set_version = 0
         self.identity_version = 0
@@ -68,9 +70,12 @@ class Requested:
             raise ProtocolViolation("BaseVersionMismatch", text)
         for modification in message.modifications:
             self._modify(modification)
-        if max(len(self._query_ids), len(self._modifications) // 2) > self._queries_max:
+        if max(len(self._query_bytes), len(self._modifications) // 2) > self._queries_max:
             text = f"One session may have {self._queries_max} queries (queries_per_session_max)."
             raise ProtocolViolation("TooManyQueries", text)
+        if self._queries_bytes > self._queries_bytes_max:
+            text = f"The arguments of a session's queries may have {self._queries_bytes_max} bytes "
+            raise ProtocolViolation("TooManyQueryBytes", text + "in all (session_queries_bytes_max).")
         self.query_set_version = message.new_version
 
     def take_modifications(self) -> list[AddQuery | RemoveQuery]:
@@ -105,13 +110,14 @@ class Requested:
     def _modify(self, modification: AddQuery | RemoveQuery) -> None:
         query_id = modification.query_id
         if isinstance(modification, AddQuery):
-            if query_id in self._query_ids:
+            if query_id in self._query_bytes:
                 raise ProtocolViolation("DuplicateQueryId", f"Query {query_id} is added, and there is one already.")
-            self._query_ids.add(query_id)
+            self._query_bytes[query_id] = len(modification.arguments) + len(modification.journal or "")
+            self._queries_bytes += self._query_bytes[query_id]
         else:
-            if query_id not in self._query_ids:
+            if query_id not in self._query_bytes:
                 raise ProtocolViolation("UnknownQueryId", f"Query {query_id} is removed, but there is none.")
-            self._query_ids.remove(query_id)
+            self._queries_bytes -= self._query_bytes.pop(query_id)
         self._modifications.append(modification)
 
 

@@ -94,7 +94,7 @@ class Session:
         self._parked: bytes | None = None
 
         # Calls. `_answers` are successes that wait for a Transition to leave.
-        self._mutations = MutationQueue()
+        self.mutations = MutationQueue()
         self._answers: deque[tuple[bytes, int]] = deque()
         self._actions_running = 0
         self._at_least_ts = self._computing_at_least_ts = 0
@@ -200,28 +200,28 @@ class Session:
     # --- Mutations and actions --------------------------------------------------------------------------------------
 
     def _queue_mutation(self, message: Mutation) -> None:
-        if len(self._mutations) >= self._limits.session_mutations_max:
+        if len(self.mutations) >= self._limits.session_mutations_max:
             self._close(Close.TRY_AGAIN, "TooManyConcurrentMutations")
             return
-        self._mutations.add(message.request_id, self._requested.call("mutation", message, message.request_id))
+        self.mutations.add(message.request_id, self._requested.call("mutation", message, message.request_id))
         self._start_next_mutation()
 
     def mutation_committed(self, commit_ts: int) -> None:
         """The running mutation is published. Call in that very turn: no Transition may show it before its answer."""
-        self._mutations.committed(commit_ts)
+        self.mutations.committed(commit_ts)
 
     def mutation_done(self, outcome: Outcome) -> list[Effect]:
         """The running mutation ended; `outcome.error` is set if it did not happen."""
         if self._phase is Phase.CLOSED:
             return []
-        self._answer_mutation(self._mutations.done(), outcome)
+        self._answer_mutation(self.mutations.done(), outcome)
         if self._phase is Phase.PARKED:
             self._send_parked()
         self._start_next_mutation()
         return self._taken()
 
     def _start_next_mutation(self) -> None:
-        while started := self._mutations.start_next():
+        while started := self.mutations.start_next():
             request_id, call = started
             if isinstance(call, CallError):
                 self._answer_mutation(request_id, Outcome(None, call, (), 0))
@@ -310,7 +310,7 @@ class Session:
         self._send_answers(until_ts=ts)
         end = self._end._replace(ts=ts)
         is_news = changed or self._removed or self._transition_owed or end[:2] != self._current[:2]
-        unanswered = self._mutations.hides(ts)
+        unanswered = self.mutations.hides(ts)
         if not is_news and not unanswered:
             self._phase = Phase.IDLE
             self._send_answers()
@@ -362,7 +362,7 @@ class Session:
     def finish(self) -> list[Effect]:
         """Takes no more messages, and closes once what runs is answered and shown. The rest the client sends again."""
         self._finishing = True
-        self._mutations.clear()
+        self.mutations.clear()
         return self._taken()
 
     def fail(self, code: int, reason: str) -> list[Effect]:
@@ -376,7 +376,7 @@ class Session:
         """The socket is gone. Releases every result; mutations that have not started never will."""
         self._phase = Phase.CLOSED
         self._queries.close()
-        self._mutations.clear()
+        self.mutations.clear()
         self._answers.clear()
         self._requested.take_modifications()
 
@@ -393,7 +393,7 @@ class Session:
         self._effects.append(Send(message))
 
     def _taken(self) -> list[Effect]:
-        runs = self._mutations.runs or self._actions_running > 0 or self._answers
+        runs = self.mutations.runs or self._actions_running > 0 or self._answers
         if self._finishing and not (runs or self._transition_owed or self._phase is Phase.CLOSED):
             self._close(Close.RESTART, "ServerShuttingDown")
         effects, self._effects = self._effects, []

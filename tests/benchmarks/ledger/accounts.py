@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from evolute import MutationCtx, QueryCtx, Range, mutation, query
+
+if TYPE_CHECKING:  # by the name that the type checker has for this folder
+    from tests.benchmarks.ledger.schema import Account
+else:
+    from ledger.schema import Account
 
 
 @mutation
@@ -26,3 +33,17 @@ def total(ctx: QueryCtx, first: int, count: int) -> int:
     """The sum of the balances of some accounts."""
     accounts = ctx.db.query("accounts").with_index("by_number", number=Range(gte=first, lt=first + count))
     return sum(account["balance"] for account in accounts)
+
+
+@query
+def balance(ctx: QueryCtx, number: int) -> int:
+    account = ctx.db.query("accounts").with_index("by_number", number=number).unique()
+    if account is None:
+        raise ValueError(f"there is no account {number}")
+    return int(account["balance"])
+
+
+@query
+def numbered(ctx: QueryCtx, first: int, count: int) -> list[Account]:
+    """Some accounts, as they are."""
+    return ctx.db.query(Account).with_index("by_number", number=Range(gte=first, lt=first + count)).collect()

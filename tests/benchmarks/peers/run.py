@@ -9,28 +9,17 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.benchmarks.measures import ROOT, Figures
+from tests.benchmarks.peers.environment import INSTALL_S_MAX, Unavailable, install, output_of
 
-PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "huey": ("huey",),
-    "apscheduler": ("apscheduler<4", "sqlalchemy"),
-    "dbos": ("dbos",),
-    "procrastinate": ("procrastinate", "psycopg[binary]"),
-}
+PEERS = ("huey", "apscheduler", "dbos", "procrastinate")
 PHASE_S_MAX = 12.0
-INSTALL_S_MAX = 120.0
 POSTGRES_USER = "postgres"
-
-
-class Unavailable(Exception):
-    """Why a peer cannot be measured here."""
 
 
 def peer_figures(names: list[str], jobs: int) -> Figures:
@@ -48,49 +37,18 @@ def peer_figures(names: list[str], jobs: int) -> Figures:
 
 def _measure(name: str, jobs: int) -> Figures:
     with tempfile.TemporaryDirectory(prefix="evolute-peer-") as folder:
-        python = _install(name, Path(folder) / "environment")
+        python = install(name, Path(folder) / "environment")
         if name == "procrastinate":
             with _postgres(Path(folder) / "postgres") as dsn:
                 return _run(name, python, Path(folder), jobs, {"PROCRASTINATE_DSN": dsn})
         return _run(name, python, Path(folder), jobs, {})
 
 
-def _install(name: str, folder: Path) -> Path:
-    python = folder / "bin" / "python"
-    if shutil.which("uv") is not None:
-        commands = [
-            ["uv", "venv", "-q", "--python", sys.executable, str(folder)],
-            ["uv", "pip", "install", "-q", "-p", str(python), *PACKAGES[name]],
-        ]
-    else:
-        commands = [
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", *PACKAGES[name]],
-        ]
-    for command in commands:
-        _call(command, INSTALL_S_MAX)
-    return python
-
-
 def _run(name: str, python: Path, folder: Path, jobs: int, environment: Mapping[str, str]) -> Figures:
     command = [str(python), "-m", f"tests.benchmarks.peers.{name}_peer", str(folder), str(jobs), str(PHASE_S_MAX)]
-    output = _call(command, 6 * PHASE_S_MAX, {**os.environ, "PYTHONPATH": str(ROOT), **environment})
+    output = output_of(command, 6 * PHASE_S_MAX, {**os.environ, "PYTHONPATH": str(ROOT), **environment})
     figures: Figures = json.loads(output.splitlines()[-1])
     return figures
-
-
-def _call(command: list[str], seconds: float, environment: Mapping[str, str] | None = None, user: str = "") -> str:
-    """Its output. Raises Unavailable with the end of what it said."""
-    try:
-        done = subprocess.run(
-            command, cwd="/", env=environment, capture_output=True, text=True, timeout=seconds, user=user or None
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(str(error)) from None
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Unavailable(lines[-1] if lines else f"{command[0]} ended with {done.returncode}")
-    return done.stdout
 
 
 @contextmanager
@@ -110,10 +68,10 @@ def _postgres(folder: Path) -> Iterator[str]:
         folder.parent.chmod(0o755)
         os.chown(folder, account.pw_uid, account.pw_gid)
     data = str(folder / "data")
-    _call([initdb, "-D", data, "-U", POSTGRES_USER, "--auth=trust", "--encoding=UTF8"], INSTALL_S_MAX, user=user)
+    output_of([initdb, "-D", data, "-U", POSTGRES_USER, "--auth=trust", "--encoding=UTF8"], INSTALL_S_MAX, user=user)
     options = f"-k {folder} -c listen_addresses=''"
-    _call([pg_ctl, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start"], INSTALL_S_MAX, user=user)
+    output_of([pg_ctl, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start"], INSTALL_S_MAX, user=user)
     try:
         yield f"host={folder} user={POSTGRES_USER} dbname=postgres"
     finally:
-        _call([pg_ctl, "-D", data, "-m", "immediate", "stop"], INSTALL_S_MAX, user=user)
+        output_of([pg_ctl, "-D", data, "-m", "immediate", "stop"], INSTALL_S_MAX, user=user)

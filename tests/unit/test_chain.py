@@ -1,0 +1,169 @@
+"""What a run of a chain sees, whether it may stand, and what the latest commits say of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evolute.database import recent_commits
+from evolute.database.chain import Chain, ChainedWrites, ChainMark, Link
+from evolute.database.conflict import Touch
+from evolute.database.pending_view import PendingView
+from evolute.database.read_set import ReadSet
+from evolute.database.recent_commits import RecentCommits
+from evolute.database.snapshot import Snapshot
+from evolute.database.write_set import WriteSet
+from evolute.errors import Withdrawn
+from evolute.execution.request import NOT_YET_KNOWN, Call, FunctionRequest
+from evolute.execution.runner import Runner
+from evolute.execution.worker import _run_chained
+from evolute.storage.keyspace import LAST_TS, encode_number
+from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode
+from tests.contracts.model_engine import ModelEngine
+from tests.unit.function_store import FunctionStore
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
+VIEW = PendingView(0, 100)
+
+
+def writes(**puts: str) -> WriteSet:
+    values = {key.encode(): value.encode() for key, value in puts.items()}
+    return WriteSet(values, frozenset(values))
+
+
+def store() -> ModelEngine:
+    engine = ModelEngine()
+    engine.write({b"a": b"0", LAST_TS: encode_number(100)})
+    return engine
+
+
+def test_a_run_sees_what_those_before_it_want_to_write() -> None:
+    chained = ChainedWrites()
+    chained.begin(ChainMark(1, 0))
+    chained.add(7, writes(a="1", b="1"))
+    chained.add(8, writes(a="2"))
+    chained.begin(ChainMark(1, 0))
+    with Snapshot(store().reader(), VIEW, chained) as snapshot:
+        assert [snapshot.get(key) for key in (b"a", b"b")] == [b"2", b"1"]
+        assert list(snapshot.scan(b"a", b"c")) == [(b"a", b"2"), (b"b", b"1")]
+        assert (snapshot.begin_ts, snapshot.seen, chained.last_id) == (100, 0, 8)
+
+
+def test_what_was_accepted_or_refused_is_forgotten() -> None:
+    chained = ChainedWrites()
+    chained.begin(ChainMark(1, 0))
+    for request_id in (7, 8, 9):
+        chained.add(request_id, writes(a=str(request_id)))
+    chained.begin(ChainMark(1, 8))
+    assert (chained.puts()[0], chained.last_id) == ({b"a": b"9"}, 9)
+    chained.begin(ChainMark(2, 0))
+    assert (chained.puts()[0], chained.last_id, chained.origin) == ({}, 0, 2)
+
+
+def test_what_the_store_has_beyond_the_view_does_not_count_as_seen() -> None:
+    """Given a chain's write that is in the store by now, under a newer value of somebody else, I expect the run that
+    sees the chain's to have begun before both."""
+    engine, chained = store(), ChainedWrites()
+    chained.begin(ChainMark(1, 0))
+    chained.add(7, writes(a="7"))
+    engine.write({b"a": b"8", LAST_TS: encode_number(108)})
+    chained.begin(ChainMark(1, 0))
+    with Snapshot(engine.reader(), VIEW, chained) as snapshot:
+        assert (snapshot.get(b"a"), snapshot.begin_ts) == (b"7", 100)
+
+
+def test_a_timestamp_that_nobody_knows_yet_is_met() -> None:
+    chained = ChainedWrites()
+    chained.begin(ChainMark(1, 0))
+    chained.add(7, WriteSet({b"a": COMMIT_TS_PLACEHOLDER, b"b": b"1"}, frozenset({b"a", b"b"}), {b"a": 1}))
+    for read, met in ((b"b", False), (b"a", True)):
+        with Snapshot(store().reader(), VIEW, chained) as snapshot:
+            snapshot.get(read)
+            assert snapshot.has_met_unknown == met
+        with Snapshot(store().reader(), VIEW, chained) as snapshot:
+            list(snapshot.scan(read, read + b"\0"))
+            assert snapshot.has_met_unknown == met
+    chained.add(8, writes(a="8"))
+    with Snapshot(store().reader(), VIEW, chained) as snapshot:
+        assert (snapshot.get(b"a"), snapshot.has_met_unknown) == (b"8", False)
+
+
+def test_a_session_that_sends_its_mutation_again_meets_the_record_that_is_not_committed(tmp_path: Path) -> None:
+    """Or it would be run twice, because the commits of its own chain are no conflict for it."""
+    functions = FunctionStore(tmp_path, {"m.py": "@mutation\ndef add(ctx: MutationCtx) -> None:\n    pass\n"})
+    call = Call("m:add", encode({}), kind="mutation", session=("0" * 32, 1))
+    runner, chained = Runner(functions.registry, functions.limits), ChainedWrites()
+    view, mark = PendingView(0, functions.ts), ChainMark(1, 0)
+    outcomes = []
+    for _ in range(2):
+        request: FunctionRequest = functions.request("mutation", call)._replace(pending=view, chained=mark)
+        chained.begin(mark)
+        outcomes.append(_run_chained(runner, functions.engine, request, chained))
+    assert outcomes[0].write_set
+    assert (outcomes[1].refused, outcomes[1].write_set) == (NOT_YET_KNOWN, None)
+    functions.close()
+
+
+def test_a_run_stands_if_the_last_one_that_it_has_seen_was_accepted() -> None:
+    chain = Chain()
+    origin = chain.mark.origin
+    first, second, third = (Link(chain, origin, own, seen) for own, seen in ((7, 0), (8, 7), (9, 8)))
+    assert first.require_founded() == 0
+    with pytest.raises(Withdrawn):
+        second.require_founded()
+    first.accept(101)
+    assert (second.require_founded(), chain.mark) == (101, ChainMark(origin, 7))
+    second.refuse()
+    renewed = chain.mark.origin
+    assert renewed != origin
+    assert chain.mark.accepted_id == 0
+    with pytest.raises(Withdrawn):
+        third.require_founded()
+    third.refuse()
+    assert chain.mark.origin == renewed, "one refusal begins one chain"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sets(KEYS, min_size=1)), max_size=12),
+    st.integers(0, 12),
+    st.integers(1, 2),
+    st.sets(KEYS),
+    st.lists(st.tuples(KEYS, KEYS), max_size=2),
+)
+def test_the_latest_commits_answer_as_a_walk_over_all(
+    commits: list[tuple[int, set[bytes]]],
+    after_ts: int,
+    origin: int,
+    points: set[bytes],
+    ranges: list[tuple[bytes, bytes]],
+) -> None:
+    read_set = ReadSet()
+    for key in points:
+        read_set.add_point(key)
+    for start, end in ranges:
+        read_set.add_range(start, end)
+    recent = RecentCommits(0)
+    for commit_ts, (its_origin, keys) in enumerate(commits, 1):
+        recent.append(commit_ts, its_origin, keys)
+    expected = [
+        commit_ts
+        for commit_ts, (its_origin, keys) in enumerate(commits, 1)
+        if commit_ts > after_ts and its_origin != origin and any(map(read_set.contains, keys))
+    ]
+    found = recent.foreign_touch(read_set, after_ts, origin, Touch(b"x", 99))
+    assert (None if found is None else found.commit_ts) == (expected[-1] if expected else None)
+    assert found is None or read_set.contains(found.key)
+
+
+def test_what_is_no_longer_remembered_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_commits, "KEYS_MAX", 3)
+    recent, read_set = RecentCommits(0), ReadSet()
+    read_set.add_point(b"a")
+    for commit_ts in range(1, 6):
+        recent.append(commit_ts, 1, [b"a"])
+    touch = Touch(b"a", 5)
+    assert recent.foreign_touch(read_set, 1, 1, touch) is touch
+    assert recent.foreign_touch(read_set, 2, 1, touch) is None
