@@ -17,7 +17,7 @@ from tests.workloads.cycle import Cycle
 from tests.workloads.executor_load import Faults, Load, Report, Workload, in_process_files_may_grow, limits_drawn
 from tests.workloads.mirror import Mirror
 
-CALLERS, STEPS, WATCHERS = 24, 50, 4
+CALLERS, STEPS, WATCHERS = 20, 40, 3
 IN_TIME_S_MAX = 120
 
 
