@@ -190,6 +190,10 @@ class Committer:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
         self._validation.require_standing(seen)
 
+    def happened_ts(self, begin_ts: int, read_sets: Iterable[ReadSet], link: Link) -> int:
+        """When a run of a chain that writes nothing has happened. Raises Withdrawn, OutOfRetention, Conflict."""
+        return self._validation.happened_ts(begin_ts, read_sets, link)
+
     @asynccontextmanager
     async def serially(self) -> AsyncIterator[None]:
         """A serial turn: entered when nothing is under way any more; `commit(serial=True)` inside it comes first.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from evolute.database.chain import NO_ORIGIN
+from collections.abc import Iterable
+
+from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.commit_batch import Arrival
+from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.write_log import LogReader
 from evolute.errors import Conflict, OutOfRetention, Withdrawn
@@ -37,6 +40,22 @@ class Validation:
             return None
         self.conflicts += 1
         return Conflict(touch.key, touch.commit_ts)
+
+    def happened_ts(self, begin_ts: int, read_sets: Iterable[ReadSet], link: Link) -> int:
+        """When a run of a chain that writes nothing has happened: at a moment at which all that it read was true.
+
+        What it has seen of its chain may be later than what it has not seen of others. Raises Withdrawn,
+        OutOfRetention, and Conflict if there is no such moment.
+        """
+        ts = max(begin_ts, link.require_founded())
+        for read_set in read_sets if link.after_id else ():
+            touch = self._log.first_touch(read_set, begin_ts)
+            if touch is not None:
+                touch = self._recent.foreign_touch(read_set, begin_ts, link.origin, touch)
+            if touch is not None:
+                self.conflicts += 1
+                raise Conflict(touch.key, touch.commit_ts)
+        return ts
 
     def note(self, arrival: Arrival) -> None:
         """It has passed, and has its timestamp."""

@@ -217,6 +217,10 @@ class FunctionOutcome(NamedTuple):
     chained: tuple[int, int] | None = None
     link: Link | None = None
 
+    @property
+    def read_sets(self) -> list[ReadSet]:
+        return [result.read_set for result in self.results]
+
     def to_wire(self) -> Wire:
         return (
             self.id,
