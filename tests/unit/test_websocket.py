@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -18,6 +20,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from evolute.limits import KIB, Limits
 from evolute.protocol.pieces import chunks_of, fragments_of
+from evolute.server.http_door import GuardedProtocol
+from evolute.server.websocket import SyncProtocol
+from evolute.sync.connection import Connection
 from tests.server_thread import ServerThread
 
 SESSION_ID = "f16a2aae-fe67-48a4-9eea-6efd82f2b3b9"
@@ -30,6 +35,7 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
+KINDS = (Connection, SyncProtocol, GuardedProtocol)
 FUNCTIONS = {
     "m.py": """
 from evolute import MutationCtx, QueryCtx, mutation, query
@@ -265,3 +271,20 @@ def test_a_peer_that_says_nothing_is_cut_off() -> None:
             piece = peer.recv(4096)
             assert piece, heard
             heard += piece
+
+
+def test_who_has_gone_is_let_go_without_a_search_for_garbage(server: ServerThread) -> None:
+    """The server searches so seldom that what waited for it would be a leak: 20 KiB for each session that ends."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with sync(server) as client:
+                say(client, CONNECT, add_queries("m:count", {}), MUTATION)
+                assert hear(client)["type"] in ("Transition", "MutationResponse")
+        deadline_s = time.monotonic() + WAIT_S
+        while left := [each for each in map(type, gc.get_objects()) if issubclass(each, KINDS)]:
+            assert time.monotonic() < deadline_s, left
+            time.sleep(0.01)
+    finally:
+        gc.enable()

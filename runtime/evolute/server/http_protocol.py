@@ -51,3 +51,4 @@ class HttpProtocol(HttpToolsProtocol):
         assert isinstance(self.transport, JoinedWrites)
         self.transport = self.transport.whole  # it belongs to another protocol now
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end: it holds this protocol

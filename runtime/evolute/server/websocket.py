@@ -132,6 +132,10 @@ class _Inbox(asyncio.Queue[ASGIReceiveEvent]):
         if not self._hand_over(item):
             super().put_nowait(item)
 
+    def forget(self) -> None:
+        """From now on everything is kept."""
+        self._hand_over = lambda event: False
+
 
 @dataclass(slots=True)
 class BegunMessages:
@@ -305,6 +309,14 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._note_begun(0)
         super().connection_lost(exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Breaks the circles that it is part of. Searching for garbage is rare, so they would stay for very long."""
+        self.conn.parser.close()
+        if isinstance(self.queue, _Inbox):
+            self.queue.forget()
+            cast(dict[str, object], self.scope["extensions"]).pop(_PROTOCOL, None)
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, perhaps in the middle of a long message.

@@ -15,6 +15,10 @@ from collections.abc import Callable
 from evolute.limits import Limits
 
 
+def _nobody() -> None:
+    """Who has gone is not told, and not held."""
+
+
 class Intake:
     """Of all sessions of one server. For the event loop's thread."""
 
@@ -66,6 +70,7 @@ class Share:
     def close(self) -> None:
         self._intake._stopped.pop(self, None)
         self.hold(0)
+        self._on_room = _nobody
 
     @property
     def _is_full(self) -> bool:

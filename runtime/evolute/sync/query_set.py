@@ -170,3 +170,4 @@ class QuerySet:
         for query in self._queries.values():
             query.release()
         self._queries.clear()
+        self._on_broken = lambda: None  # whose set it was is let go

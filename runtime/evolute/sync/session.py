@@ -374,7 +374,7 @@ class Session:
 
     def close(self) -> None:
         """The socket is gone. Releases every result; mutations that have not started never will."""
-        self._phase = Phase.CLOSED
+        self._phase, self._on_dirty = Phase.CLOSED, lambda: None  # whoever drives it is let go
         self._queries.close()
         self.mutations.clear()
         self._answers.clear()
