@@ -190,6 +190,10 @@ class Committer:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
         self._validation.require_standing(seen)
 
+    def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
+        """See `Validation.require_seen`."""
+        return self._validation.require_seen(read_set, begin_ts, link)
+
     @asynccontextmanager
     async def serially(self) -> AsyncIterator[None]:
         """A serial turn: entered when nothing is under way any more; `commit(serial=True)` inside it comes first.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from evolute.database.chain import NO_ORIGIN
+from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.commit_batch import Arrival
+from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.write_log import LogReader
 from evolute.errors import Conflict, OutOfRetention, Withdrawn
@@ -37,6 +38,18 @@ class Validation:
             return None
         self.conflicts += 1
         return Conflict(touch.key, touch.commit_ts)
+
+    def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
+        """Of a run of a chain that writes nothing: when all is durable that it has seen.
+
+        Raises Withdrawn, OutOfRetention if what it has seen may never have been.
+        """
+        founded_ts = link.require_founded()
+        touch = self._log.first_touch(read_set, begin_ts)
+        if touch is not None and self._recent.foreign_touch(read_set, begin_ts, link.origin, touch) is not None:
+            self.withdrawn += 1
+            raise Withdrawn
+        return max(begin_ts, founded_ts)
 
     def note(self, arrival: Arrival) -> None:
         """It has passed, and has its timestamp."""

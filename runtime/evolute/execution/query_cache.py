@@ -112,7 +112,8 @@ class QueryCache:
     def begin(self, stale: Sequence[Call]) -> Run | None:
         """Sets out to run those of `stale` that have no live result and are not being run.
 
-        Returns the one run that all who lack a result wait for; None if there is none, or more than one.
+        Returns the one run that all who lack a result wait for; None if there is none, or more than one, or if they are
+        too many for one.
         """
         runs: set[Run] = set()
         missing: dict[Call, None] = {}
@@ -121,6 +122,8 @@ class QueryCache:
                 runs.add(running)
             elif self._find(call) is None:
                 missing[call] = None
+        if len(missing) > self._limits.queries_per_run_max:
+            return None
         if missing:
             runs.add(self._start(tuple(missing)))
         return runs.pop() if len(runs) == 1 else None
@@ -236,6 +239,14 @@ class QueryCache:
         return result.error is None and 0 <= age_ns <= self._limits.query_cache_age_ms_max * NS_PER_MS
 
     async def _shared(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
+        """Results of all, a part after the other: who asks for thousands is to leave workers to others between them."""
+        chosen: dict[Call, QueryResult] = {}
+        length = self._limits.queries_per_run_max
+        for first in range(0, len(stale), length):
+            chosen |= await self._shared_part(stale[first : first + length])
+        return chosen
+
+    async def _shared_part(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
         """The live result of each call, or that of a run under way, or else of one new run for all the others."""
         chosen: dict[Call, QueryResult] = {}
         runs: dict[Run, None] = {}
