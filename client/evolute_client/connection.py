@@ -18,7 +18,7 @@ from evolute.errors import MalformedMessage
 from evolute.limits import Limits
 from evolute.protocol import codec
 from evolute_client.backoff import Backoff
-from evolute_client.errors import ConnectionLost, RequestRefused
+from evolute_client.errors import ConnectionLost
 from evolute_client.opened import LOGGER
 from evolute_client.remote_results import ProtocolBroken
 from evolute_client.state_machine import StateMachine, Update
@@ -63,26 +63,36 @@ class Connection:
             transport = await Transport.open(self._address, self._limits)
         except ConnectionLost as error:
             return str(error), False
-        reason, closed_by_server, refused = "ClientClosed", False, None
+        reason, closed_by_server = "ClientClosed", False
         self._state.connected()
         self.connected.set()
         self.wake()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(transport))
-                tasks.create_task(self._write(transport))
-        except* (ConnectionLost, ProtocolBroken, MalformedMessage) as errors:
-            reason, closed_by_server = str(errors.exceptions[0]), isinstance(errors.exceptions[0], ClosedByServer)
+            await self._read_and_write(transport)
+        except (ConnectionLost, ProtocolBroken, MalformedMessage) as error:
+            reason, closed_by_server = str(error), isinstance(error, ClosedByServer)
             LOGGER.warning("lost the connection to %s: %s", self._address, reason)
-        except* RequestRefused as errors:
-            refused = errors.exceptions[0]
         finally:
             self.connected.clear()
             self._deliver(self._state.disconnected(reason))
             await transport.close()
-        if refused is not None:
-            raise refused
         return reason, closed_by_server
+
+    async def _read_and_write(self, transport: Transport) -> None:
+        """Until one of the two fails, and with its error.
+
+        Not a TaskGroup: before Python 3.13 that forgets that it was cancelled if one of its tasks has failed in the
+        same moment, and a client that is closed while its server dies would look for another one for ever.
+        """
+        tasks = [asyncio.ensure_future(self._read(transport)), asyncio.ensure_future(self._write(transport))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
     async def _read(self, transport: Transport) -> None:
         silence_s_max = HEARTBEATS_MISSED_MAX * self._limits.heartbeat_ms / 1000

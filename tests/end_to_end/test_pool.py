@@ -19,7 +19,7 @@ from evolute.execution.pool import Pool
 from evolute.execution.request import CallError, FunctionOutcome
 from evolute.limits import KIB, Limits
 from evolute.registry.loader import read_folder
-from tests.end_to_end.backend_under_test import QUICK, WAIT_S_MAX, BackendUnderTest
+from tests.end_to_end.backend_under_test import DIES, QUICK, WAIT_S_MAX, BackendUnderTest, Deaths
 from tests.end_to_end.server_process import alive
 from tests.unit.function_store import call, write_folder
 
@@ -402,6 +402,22 @@ def test_what_does_not_fit_into_a_frame_is_the_error_of_its_call(tmp_path: Path)
                 assert error.code == LimitReached.code
                 assert "frame_bytes_max" in error.message
                 assert await served.query("m:ping", n=1) == 1
+
+    run(scenario)
+
+
+def test_queries_whose_worker_is_killed_once_are_answered(tmp_path: Path) -> None:
+    """Alone each of them does well, so neither was to blame, and they are run together once more."""
+
+    async def scenario() -> None:
+        deaths = Deaths(tmp_path / "deaths", 1)
+        frail = DIES + "\n@query\ndef frail(ctx: QueryCtx, n: int, pipe: str) -> int:\n    dies(pipe)\n    return n\n"
+        async with BackendUnderTest(tmp_path, {"m.py": frail}) as served:
+            calls = [call("m:frail", "query", n=n, pipe=deaths.path) for n in (1, 2)]
+            _, results = await served.backend.executor.queries_at(calls, [], at_least_ts=0)
+            assert [(results[one].value, results[one].error) for one in calls] == [(b"1", None), (b"2", None)]
+            assert served.backend.pool.statistics().deaths == 1
+        deaths.close()
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
-from evolute.errors import Withdrawn
+from evolute.errors import Conflict, Withdrawn
 from evolute.execution.request import NOT_YET_KNOWN, Call, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.worker import _run_chained
@@ -24,6 +25,7 @@ from evolute.storage.keyspace import LAST_TS, encode_number
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode
 from tests.contracts.model_engine import ModelEngine
 from tests.unit.function_store import FunctionStore
+from tests.unit.test_committer import opened
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
 VIEW = PendingView(0, 100)
@@ -167,3 +169,31 @@ def test_what_is_no_longer_remembered_is_a_conflict(monkeypatch: pytest.MonkeyPa
     touch = Touch(b"a", 5)
     assert recent.foreign_touch(read_set, 1, 1, touch) is touch
     assert recent.foreign_touch(read_set, 2, 1, touch) is None
+
+
+def test_what_writes_nothing_has_happened_at_a_moment_at_which_all_that_it_read_was_true(tmp_path: Path) -> None:
+    """Given a run that has seen its own chain's write, and not what somebody else has committed before that, I expect
+    it to be in conflict if it has read both. It would else tell of a state that never was, if only by an error."""
+
+    def reading(*keys: bytes) -> ReadSet:
+        read_set = ReadSet()
+        for key in keys:
+            read_set.add_point(key)
+        return read_set
+
+    async def main() -> None:
+        async with opened(tmp_path) as db:
+            begin_ts = await db.put(b"a", b"b")
+            chain = Chain()
+            first = Link(chain, chain.mark.origin, 7, 0)
+            await db.put(b"b")
+            write_set = WriteSet({b"a": b"7"}, frozenset({b"a"}))
+            own_ts = await db.committer.commit(begin_ts, reading(b"a"), write_set, link=first)
+            behind = Link(chain, first.origin, 8, 7)
+            assert db.committer.require_seen(reading(b"a"), begin_ts, behind) == own_ts
+            with pytest.raises(Conflict):
+                db.committer.require_seen(reading(b"a", b"b"), begin_ts, behind)
+            with pytest.raises(Withdrawn):
+                db.committer.require_seen(reading(b"a"), begin_ts, Link(chain, first.origin, 10, 9))
+
+    asyncio.run(main())

@@ -7,23 +7,28 @@ import contextlib
 import gc
 import socket
 import threading
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from evolute.limits import Limits
 from evolute.protocol.messages import (
     AddQuery,
     Connect,
     ModifyQuerySet,
     Mutation,
     MutationResponse,
+    Ping,
     QueryUpdated,
     RemoveQuery,
     Success,
 )
 from evolute_client import Client, ClientClosed, ConnectionLost, LocalStore, SyncClient
+from evolute_client.connection import Connection
+from evolute_client.state_machine import StateMachine, Update
 from tests.unit.scripted_server import PATIENCE_S, ManualSleep, ScriptedServer, on_a_thread
 
 
@@ -170,6 +175,27 @@ def test_a_block_that_is_left_by_an_exception_or_cancelled() -> None:
             await task
 
     run(test)
+
+
+def test_a_client_that_is_closed_in_the_moment_in_which_its_connection_fails() -> None:
+    async def script(server: ScriptedServer) -> None:
+        peer = await server.peers.get()
+        await peer.say(Ping())
+
+    async def test(address: str) -> None:
+        failures = iter((ConnectionLost("at this moment"),))
+
+        def deliver(update: Update) -> None:
+            if (failure := next(failures, None)) is not None:
+                asyncio.get_running_loop().call_soon(running.cancel)
+                raise failure
+
+        state = StateMachine(str(uuid.uuid4()), token=None, limits=Limits())
+        running = asyncio.create_task(Connection(address, state, Limits(), asyncio.sleep, deliver).run())
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    run(test, script)
 
 
 def test_a_client_that_is_closed_while_it_connects_or_waits_to() -> None:

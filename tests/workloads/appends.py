@@ -6,6 +6,7 @@ import itertools
 
 from tests.workloads.executor_load import Caller, DidNotHappen, Load, Unknown, opened
 from tests.workloads.serializability import Done, check
+from tests.workloads.watchers import Question, View
 
 READS_MAX, APPENDS_MAX = 3, 3
 # As slow as that a mutation is overtaken: what was sent behind it is sent to another worker as well.
@@ -57,3 +58,14 @@ class Appends:
         names = sorted({name for done in self.history for name in done.appends})
         last = {name: (await load.query("appends:read", reads=[name]))[0] for name in names}
         load.report.edges = check(self.history, last)
+
+    def questions(self) -> list[Question]:
+        """Also of some lists that nobody has begun yet."""
+        return [Question("appends:read", f'{{"reads":[{name}]}}') for name in range(2 * self._lists)]
+
+    def check_view(self, before: View, after: View) -> None:
+        """What has been shown is never taken back."""
+        for question in self.questions():
+            if question in before and question in after:
+                (earlier,), (later,) = before[question], after[question]
+                assert later[: len(earlier)] == earlier, (question, earlier, later)

@@ -6,8 +6,10 @@ import asyncio
 
 from evolute.database.transaction import Transaction
 from tests.workloads.executor_load import Caller, Load, opened
+from tests.workloads.watchers import Question, View
 
 MONEY_EACH = 100
+TOTAL = Question("bank:total")
 
 
 class Bank:
@@ -38,6 +40,12 @@ class Bank:
 
     async def check(self, load: Load) -> None:
         assert await load.query("bank:total") == self._money
+
+    def questions(self) -> list[Question]:
+        return [TOTAL]
+
+    def check_view(self, before: View, after: View) -> None:
+        assert after.get(TOTAL, self._money) == self._money
 
 
 def give_and_take(transaction: Transaction) -> int:

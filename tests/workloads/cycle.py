@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tests.workloads.executor_load import Caller, Load, opened
+from tests.workloads.watchers import Question, View
 
 
 class Cycle:
     def __init__(self, nodes: int) -> None:
         assert nodes > 3
         self._nodes = nodes
+        self._walk = Question("cycle:walk", f'{{"steps":{nodes}}}')
 
     async def set_up(self, load: Load) -> None:
         await load.mutate("cycle:draw", count=self._nodes)
@@ -21,6 +23,13 @@ class Cycle:
 
     async def check(self, load: Load) -> None:
         self._check(await load.query("cycle:walk", steps=self._nodes))
+
+    def questions(self) -> list[Question]:
+        return [self._walk]
+
+    def check_view(self, before: View, after: View) -> None:
+        if self._walk in after:
+            self._check(after[self._walk])
 
     def _check(self, passed: list[int]) -> None:
         assert passed[-1] == 0, passed

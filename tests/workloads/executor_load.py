@@ -1,13 +1,13 @@
 """Many callers at one backend with real worker processes and a real store, while things go wrong.
 
     callers ──► executor ──► workers ──► committer ──► LMDB, synced
-                               ✗            ✗           ✗
-                             SIGKILL     a serial     the file may not grow for a while, so that the kernel refuses
-                                         turn         what LMDB writes; nothing of ours is replaced
+                 │             ✗                        ✗
+    watchers ◄───╯           SIGKILL                  the file may not grow for a while, so that the kernel refuses
+    over websockets                                   what LMDB writes; nothing of ours is replaced
 
-A workload says what callers do and what must hold. What goes wrong, and which limits the backend has, is drawn from the
-seed; how all of it interleaves is up to the machine. Faults come after so many answers and not at times, so a slow
-machine sees as many.
+A workload says what callers do and what must hold, of what they are told and of what the watchers are shown. What goes
+wrong, and which limits the backend has, is drawn from the seed; how all of it interleaves is up to the machine. Faults
+come after so many answers and not at times, so a slow machine sees as many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -33,9 +34,12 @@ from evolute.database.transaction import Transaction
 from evolute.errors import DefinitionError, StorageFailed, StorageFull
 from evolute.execution.request import Call, Outcome
 from evolute.limits import MIB, Limits
+from evolute.server.app import build_server, create_app
+from evolute.server.auth import read_or_create_admin_key
 from evolute.system.check import faults
 from tests.end_to_end.server_process import alive
 from tests.unit.function_store import call
+from tests.workloads.watchers import Question, View, Watcher, watching
 
 FUNCTIONS = Path(__file__).parent / "functions_under_load"
 # The store's first pages, which every commit writes, and hardly more: what it adds to the file is refused.
@@ -71,6 +75,7 @@ class Report:
     gone: int = 0
     resent: int = 0
     deployments: int = 0
+    transitions: int = 0
     edges: int = 0
 
     def __str__(self) -> str:
@@ -110,13 +115,18 @@ def limits_drawn(random: Random) -> Limits:
 
 
 class Workload(Protocol):
-    """`step` is one thing that a caller does. `check` asserts what must hold when all have ended."""
+    """`step` is one thing that a caller does. `check` asserts what must hold when all have ended, and `check_view` what
+    must hold in every view of the `questions`, and from one view to the next."""
 
     async def set_up(self, load: Load) -> None: ...
 
     async def step(self, caller: Caller) -> None: ...
 
     async def check(self, load: Load) -> None: ...
+
+    def questions(self) -> list[Question]: ...
+
+    def check_view(self, before: View, after: View) -> None: ...
 
 
 class Load:
@@ -132,17 +142,43 @@ class Load:
         config = Config(self._functions, folder / "data", workers=2, action_workers=1, limits=limits)
         self.backend = Backend(config)
 
-    async def run(self, workloads: list[Workload], *, callers: int, steps: int) -> None:
+    async def run(self, workloads: list[Workload], *, callers: int, steps: int, watchers: int) -> None:
         """Every caller takes turns with the workloads. Nothing goes wrong before the first call and after the last."""
         for workload in workloads:
             await workload.set_up(self)
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(callers):
-                tasks.create_task(self._steps(Caller(self, number), workloads, steps))
-        _allow_growth()
+        questions = [question for workload in workloads for question in workload.questions()]
+
+        def check_view(before: View, after: View) -> None:
+            for workload in workloads:
+                workload.check_view(before, after)
+
+        async with self._served() as port:
+            looking = [Watcher(port, Random(self.random.random()), questions, check_view) for _ in range(watchers)]
+            async with watching(looking):
+                async with asyncio.TaskGroup() as tasks:
+                    for number in range(callers):
+                        tasks.create_task(self._steps(Caller(self, number), workloads, steps))
+                _allow_growth()
+                truth = {one: await self.query(one.path, **json.loads(one.arguments)) for one in questions}
+                for watcher in looking:
+                    await watcher.becomes(truth)
+                    self.report.transitions += watcher.transitions
         for workload in workloads:
             await workload.check(self)
         self._note()
+
+    @contextlib.asynccontextmanager
+    async def _served(self) -> AsyncIterator[int]:
+        """The port at which the backend is served."""
+        app = create_app(self.backend, read_or_create_admin_key(self.backend.data_folder.admin_key_path))
+        server = build_server(app, self.backend.config)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                yield int(listener.getsockname()[1])
+            finally:
+                server.should_exit = True
+                await serving
 
     async def _steps(self, caller: Caller, workloads: list[Workload], steps: int) -> None:
         for _ in range(steps):

@@ -6,6 +6,9 @@ import itertools
 
 from tests.unit.function_store import call
 from tests.workloads.executor_load import Caller, Load, opened
+from tests.workloads.watchers import Question, View
+
+LEFT, RIGHT = (Question("mirror:side", f'{{"table":"{table}"}}') for table in ("left", "right"))
 
 
 class Mirror:
@@ -38,3 +41,11 @@ class Mirror:
     async def check(self, load: Load) -> None:
         left, right = await load.query("mirror:both")
         assert left == right
+
+    def questions(self) -> list[Question]:
+        return [LEFT, RIGHT]
+
+    def check_view(self, before: View, after: View) -> None:
+        """Two subscriptions of one session, each run by itself."""
+        if LEFT in after and RIGHT in after:
+            assert after[LEFT] == after[RIGHT], after

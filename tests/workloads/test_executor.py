@@ -1,4 +1,4 @@
-"""Whatever goes wrong, every caller sees one history: bank, cycle, mirror and appends at one backend.
+"""Whatever goes wrong, everybody sees one history: bank, cycle, mirror and appends at one backend.
 
 The paths that make it fast are the ones that are walked: views of what is pending, lines and crowds, batches, runs
 that were sent ahead and are run elsewhere. `--seed N` repeats what was drawn, `--seeds N` runs so many from there on:
@@ -17,7 +17,7 @@ from tests.workloads.cycle import Cycle
 from tests.workloads.executor_load import Faults, Load, Report, Workload, in_process_files_may_grow, limits_drawn
 from tests.workloads.mirror import Mirror
 
-CALLERS, STEPS = 24, 50
+CALLERS, STEPS, WATCHERS = 20, 40, 3
 IN_TIME_S_MAX = 120
 
 
@@ -33,7 +33,7 @@ async def run(folder: Path, seed: int, faults: Faults) -> Report:
         Appends(lists=random.choice((1, 2, 3)) if few else 12),
     ]
     async with asyncio.timeout(IN_TIME_S_MAX), load:
-        await load.run(workloads, callers=CALLERS, steps=STEPS)
+        await load.run(workloads, callers=CALLERS, steps=STEPS, watchers=WATCHERS)
     return load.report
 
 

@@ -65,9 +65,7 @@ from evolute.storage.keyspace import DEPLOYMENT
 from evolute.values.function_path import missing_text
 
 T = TypeVar("T")
-
 logger = logging.getLogger("evolute.executor")
-
 _REFUSALS_MAX = 1000
 
 
@@ -155,7 +153,6 @@ class Executor:
         """
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
-
             attempt = partial(self._attempt_mutation, call)
             outcome, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
@@ -288,7 +285,7 @@ class Executor:
         under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
         """One run, with the code that belongs to its snapshot. The log has published that, unless the run was `fresh`
-        and wants to write: then it is not told to anybody before it is durable itself. Raises Withdrawn.
+        and wants to write: then it is told to nobody before it is durable itself. Raises Withdrawn, Conflict.
         """
         for _ in range(_REFUSALS_MAX):
             run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
@@ -331,9 +328,10 @@ class Executor:
         return batch
 
     async def _run_batch(
-        self, calls: tuple[Call, ...], under_way: Awaitable[FunctionOutcome] | None = None
+        self, calls: tuple[Call, ...], under_way: Awaitable[FunctionOutcome] | None = None, *, again: bool = False
     ) -> QueryBatch:
-        """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself."""
+        """Runs the calls in one snapshot. One that kills its worker fails alone, after a second death, by itself; if
+        none of them does, something else has killed it, or all of them together: that shows when they run `again`."""
         try:
             ran = await self._run("queries", calls, under_way=under_way)
             return QueryBatch(ran.begin_ts, ran.results)
@@ -345,11 +343,13 @@ class Executor:
                 await self._run("queries", (call,), deaths=1)
             except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
                 killers[call] = self._crashed(error, call)
-        if not killers and failure is not None:  # it is one call, or they can do together not what each can do alone
+        may_run_again = isinstance(failure, FunctionCrashed) and len(calls) > 1 and not again
+        if failure and not killers and not may_run_again:  # it is one call, or they cannot do together what each can
             crashed = tuple(self._crashed(failure, call) for call in calls)
             return QueryBatch(self._database.log.published_ts, crashed)
         well = tuple(call for call in calls if call not in killers)
-        batch = await self._run_batch(well) if well else QueryBatch(self._database.log.published_ts, ())
+        again = again or (may_run_again and not killers)
+        batch = await self._run_batch(well, again=again) if well else QueryBatch(self._database.log.published_ts, ())
         results = killers | dict(zip(well, batch.results, strict=True))
         return QueryBatch(batch.begin_ts, tuple(results[call] for call in calls))
 
