@@ -23,7 +23,8 @@ from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution.call_durations import KindDurations
 from evolute.execution.call_log import CallLog
 from evolute.execution.deployer import Deployer, ignore_progress
-from evolute.execution.executor import Executor, ExecutorStatistics
+from evolute.execution.executor import Executor
+from evolute.execution.executor_statistics import ExecutorStatistics
 from evolute.execution.key_ring import KeyRing
 from evolute.execution.past_queries import PastQueries
 from evolute.execution.pool import Pool

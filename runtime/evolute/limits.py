@@ -171,6 +171,7 @@ class Limits:
     pinned_snapshots_max: int = 16
     pinned_snapshot_ms: int = 15_000
     queries_per_session_max: int = 10_000
+    queries_per_run_max: int = 32
     session_queries_bytes_max: int = 64 * MIB
     session_mutations_max: int = 1000
     session_actions_max: int = 1000

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import tempfile
 import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.measures import Figures, arguments_of, benchmark_server, memory_figures, show
+from tests.benchmarks.measures import LEDGER, Figures, arguments_of, memory_figures, show
 from tests.benchmarks.pairs import PAIRS, Pairs
 from tests.benchmarks.transfer_load import SessionTeller, TransferLoad
 from tests.benchmarks.transfers import BALANCE, seed, total
@@ -63,17 +64,21 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], Figures]:
     with ExitStack() as stack:
         found: dict[str, tuple[ServerProcess, int]] = {}
         figures: Figures = {}
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evolute-benchmark-")))
         for accounts in (options.few, options.many):
-            server = stack.enter_context(benchmark_server(options))
-            require_room(accounts, server.data.parent)
-            begun_s = time.perf_counter()
-            seed(server.port, accounts)
-            name = f"{accounts} documents"
-            figures[f"{name}: seeded/s"] = round(accounts / (time.perf_counter() - begun_s))
+            data, name = folder / str(accounts), f"{accounts} documents"
+            is_seeded = data.exists()
+            require_room(0 if is_seeded else accounts, folder)
+            server = stack.enter_context(ServerProcess(LEDGER, data, command=options.command, workers=options.workers))
+            stack.callback(server.stop)
+            if not is_seeded:
+                begun_s = time.perf_counter()
+                seed(server.port, accounts)
+                figures[f"{name}: seeded/s"] = round(accounts / (time.perf_counter() - begun_s))
             warm(store_of(server))
             found[name] = server, accounts
-        if options.wait:
-            input("Both are ready. Press Enter to measure. ")
+        if options.only_seed:
+            return {}, figures
         contestants = [contestant(name, *pair, options.sessions) for name, pair in found.items()]
         turns = take_turns(contestants, options.rounds, options.seconds, options.warmup, tell=options.tell)
         for name, (server, accounts) in found.items():
@@ -99,7 +104,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="turns of each; the median counts")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds of each before the measurement")
     parser.add_argument("--tell", action="store_true", help="also print what happened in every turn")
-    parser.add_argument("--wait", action="store_true", help="ask before the measurement begins")
+    parser.add_argument("--folder", type=Path, default=None, help="where the stores lie, to be seeded once")
+    parser.add_argument("--only-seed", action="store_true", help="measure nothing")
     options = parser.parse_args()
     rows, figures = measure(options)
     show(f"transfers, {options.sessions} sessions", figures, as_json=options.json, rows=rows)

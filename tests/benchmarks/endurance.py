@@ -42,20 +42,21 @@ def churned_per_s() -> float:
     return done / CALIBRATION_S
 
 
-def interval(server: ServerProcess, options: argparse.Namespace, chance: random.Random) -> Figures:
-    machine = churned_per_s()
-    pairs = drawn(options.accounts, chance)
-    with closing(TransferLoad([SessionTeller(server.port) for _ in range(options.sessions)], pairs)) as load:
-        before = cpu_times(server)
-        elapsed_s = load.run(options.seconds)
-        used = cpu_times(server).figures_since(before, elapsed_s, len(load.latencies_ms))
+def interval(server: ServerProcess, load: TransferLoad, seconds: float) -> Figures:
+    machine, before = churned_per_s(), cpu_times(server)
+    elapsed_s = load.run(seconds)
+    done = len(load.latencies_ms)
+    used = cpu_times(server).figures_since(before, elapsed_s, done)
+    latencies_ms, failures = load.latencies_ms[:], load.failures[:]
+    load.latencies_ms.clear()
+    load.failures.clear()
     return {
         "machine": round(machine),
-        "per s": round(len(load.latencies_ms) / elapsed_s),
-        "of the machine": len(load.latencies_ms) / elapsed_s / machine,
-        "p50 ms": percentile(load.latencies_ms, 0.5),
-        "p99 ms": percentile(load.latencies_ms, 0.99),
-        "failed": len(load.failures),
+        "per s": round(done / elapsed_s),
+        "of the machine": done / elapsed_s / machine,
+        "p50 ms": percentile(latencies_ms, 0.5),
+        "p99 ms": percentile(latencies_ms, 0.99),
+        "failed": len(failures),
         "server ms each": used["server ms each"],
         **memory_figures(server),
         "store MiB": store_of(server).stat().st_size / (1 << 20),
@@ -64,11 +65,13 @@ def interval(server: ServerProcess, options: argparse.Namespace, chance: random.
 
 def measure(server: ServerProcess, options: argparse.Namespace) -> tuple[dict[str, Figures], Figures]:
     seed(server.port, options.accounts)
-    chance, rows = random.Random(options.accounts), dict[str, Figures]()
-    for number in range(options.intervals):
-        row = interval(server, options, chance)
-        rows[f"{(number + 1) * options.seconds:.0f} s"] = row
-        print(row, file=sys.stderr, flush=True)
+    pairs, rows = drawn(options.accounts, random.Random(options.accounts)), dict[str, Figures]()
+    # The same sessions all the time: of each the answers of its newest mutations are kept.
+    with closing(TransferLoad([SessionTeller(server.port) for _ in range(options.sessions)], pairs)) as load:
+        for number in range(options.intervals):
+            row = interval(server, load, options.seconds)
+            rows[f"{(number + 1) * options.seconds:.0f} s"] = row
+            print(row, file=sys.stderr, flush=True)
     scale = float(str(next(iter(rows.values()))["of the machine"]))
     for row in rows.values():
         row["of the machine"] = float(str(row["of the machine"])) / scale

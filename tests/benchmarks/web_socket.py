@@ -49,11 +49,15 @@ class WebSocket:
 
     def receive_texts(self) -> list[bytes]:
         """What has arrived, after waiting for something to arrive."""
+        self._buffer += self.receive_bytes()
+        return self._taken()
+
+    def receive_bytes(self) -> bytes:
+        """The same as it came, for who does not read it."""
         data = self._socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server closed the connection")
-        self._buffer += data
-        return self._taken()
+        return data
 
     def _taken(self) -> list[bytes]:
         texts: list[bytes] = []

@@ -129,6 +129,7 @@ class Post:
     def answer(self) -> tuple[int, Any]:
         response = self._connection.getresponse()
         assert response.headers["Access-Control-Allow-Origin"] == "http://page", "a page could not read it"
+        assert response.headers["Retry-After"] == ("1" if response.status == 503 else None)
         answer = orjson.loads(response.read())
         self._connection.close()
         return response.status, answer

@@ -119,6 +119,7 @@ ELSEWHERE = {
     "session_mutations_max": "scripts/test_sessions.py::test_script",
     "session_actions_max": "scripts/test_sessions.py::test_script",
     "session_outgoing_bytes_max": "unit/test_connection.py::test_a_reader_that_takes_nothing_is_cut_off",
+    "queries_per_run_max": "unit/test_query_cache.py::test_who_asks_for_many_leaves_workers_to_others",
     "session_queries_bytes_max": "scripts/test_sessions.py::test_script",
     "session_calls_bytes_max": "unit/test_intake.py::test_who_holds_too_much_waits",
     "all_sessions_calls_bytes_max": "unit/test_intake.py::test_when_all_hold_too_much_who_holds_anything_waits",

@@ -651,3 +651,27 @@ def test_every_answer_is_what_the_store_held_at_its_timestamp(tmp_path: Path, se
             assert value == at(name, ts)
 
     asyncio.run(scenario())
+
+
+def test_who_asks_for_many_leaves_workers_to_others(tmp_path: Path) -> None:
+    """In parts, one after the other; what is touched between them is run again, so that all are good at one time."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path, replace(LIMITS, queries_per_run_max=2)) as test:
+            many = [reads(name) for name in "abcde"]
+            first_ts = await test.put(a="1", b="1", c="1", d="1", e="1")
+            assert test.cache.begin(many) is None
+            test.hold_runs()
+            asking = asyncio.create_task(test.cache.results_at(many, (), at_least_ts=first_ts))
+            await turns()
+            assert test.batches == [("a", "b")], "the next part waits until this one has been run"
+            last_ts = await test.put(a="2")
+            test.let_go()
+            ts, results = await asking
+            assert test.batches == [("a", "b"), ("c", "d"), ("e",), ("a",)]
+            assert ts >= last_ts
+            assert results[reads("a")].value == b"2"
+            assert_good(ts, list(results.values()))
+            assert results.keys() == set(many)
+
+    asyncio.run(scenario())

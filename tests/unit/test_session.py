@@ -336,7 +336,7 @@ def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
         value = None if error else b"1"
         results = {asked: QueryResult(asked, CallResult(value, error, (), ReadSet(), journal=journal), 1, 0)}
         queries.accept(results)
-        delays = [retry.delay_ms // limits.query_retry_ms_min for retry in queries.retries(results, limits)]
+        delays = [retry.delay_ms // limits.query_retry_ms_min for retry in queries.retries(limits)]
         for query in queries:
             query.run_again()
         return delays

@@ -12,6 +12,9 @@ the server and back. In a chain they are sent one behind the other and follow ea
 be it in the store, in the view of what is pending, or as the worker's own; so none of these is a conflict for it, and
 every other commit is. That holds because outcomes come in the order of the runs, because a run is only accepted if the
 last one that it has seen was, and because an origin ends with the first refusal.
+
+Until it is validated a run may have seen what never was: one before it that is refused, beside newer commits of others.
+So nothing that it says is believed before, not even an error, or that it has nothing to write.
 """
 
 from __future__ import annotations

@@ -190,9 +190,9 @@ class Committer:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
         self._validation.require_standing(seen)
 
-    def happened_ts(self, begin_ts: int, read_sets: Iterable[ReadSet], link: Link) -> int:
-        """When a run of a chain that writes nothing has happened. Raises Withdrawn, OutOfRetention, Conflict."""
-        return self._validation.happened_ts(begin_ts, read_sets, link)
+    def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
+        """See `Validation.require_seen`."""
+        return self._validation.require_seen(read_set, begin_ts, link)
 
     @asynccontextmanager
     async def serially(self) -> AsyncIterator[None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.commit_batch import Arrival
 from evolute.database.read_set import ReadSet
@@ -41,21 +39,17 @@ class Validation:
         self.conflicts += 1
         return Conflict(touch.key, touch.commit_ts)
 
-    def happened_ts(self, begin_ts: int, read_sets: Iterable[ReadSet], link: Link) -> int:
-        """When a run of a chain that writes nothing has happened: at a moment at which all that it read was true.
+    def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
+        """Of a run of a chain that writes nothing: when all is durable that it has seen.
 
-        What it has seen of its chain may be later than what it has not seen of others. Raises Withdrawn,
-        OutOfRetention, and Conflict if there is no such moment.
+        Raises Withdrawn, OutOfRetention if what it has seen may never have been.
         """
-        ts = max(begin_ts, link.require_founded())
-        for read_set in read_sets if link.after_id else ():
-            touch = self._log.first_touch(read_set, begin_ts)
-            if touch is not None:
-                touch = self._recent.foreign_touch(read_set, begin_ts, link.origin, touch)
-            if touch is not None:
-                self.conflicts += 1
-                raise Conflict(touch.key, touch.commit_ts)
-        return ts
+        founded_ts = link.require_founded()
+        touch = self._log.first_touch(read_set, begin_ts)
+        if touch is not None and self._recent.foreign_touch(read_set, begin_ts, link.origin, touch) is not None:
+            self.withdrawn += 1
+            raise Withdrawn
+        return max(begin_ts, founded_ts)
 
     def note(self, arrival: Arrival) -> None:
         """It has passed, and has its timestamp."""

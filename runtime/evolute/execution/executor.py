@@ -43,6 +43,7 @@ from evolute.execution.admission import Admission
 from evolute.execution.attempts import FIRST, Attempted, Attempts, Mode, OnCommit
 from evolute.execution.call_log import CallLog, CallLogEntry
 from evolute.execution.callbacks import answer_callback
+from evolute.execution.executor_statistics import ExecutorStatistics
 from evolute.execution.query_cache import QueryBatch, QueryCache
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import (
@@ -64,7 +65,9 @@ from evolute.storage.keyspace import DEPLOYMENT
 from evolute.values.function_path import missing_text
 
 T = TypeVar("T")
+
 logger = logging.getLogger("evolute.executor")
+
 _REFUSALS_MAX = 1000
 
 
@@ -75,16 +78,6 @@ class SystemRun(Generic[T]):
     value: T
     ts: int
     read_set: ReadSet
-
-
-@dataclass(frozen=True)
-class ExecutorStatistics:
-    """`running` calls have entered and have not been answered; `in_line` wait for their turn on a contended key."""
-
-    running: int
-    in_line: int
-    conflicts: int
-    serial_runs: int
 
 
 class JobChanged(EvoluteError):
@@ -162,6 +155,7 @@ class Executor:
         """
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
+
             attempt = partial(self._attempt_mutation, call)
             outcome, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
@@ -273,6 +267,8 @@ class Executor:
         try:
             ran = await self._run("mutation", (call,), mode=mode)
         except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
+            if mode.fresh:  # what it has seen of its chain may never have been, and may be why
+                return await self._attempt_mutation(call, FIRST)
             outcome = self.failed(error)
             return Attempted(outcome, outcome.ts, ReadSet(), None)
         if ran.refused == JOB_CHANGED:
@@ -292,7 +288,7 @@ class Executor:
         under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
         """One run, with the code that belongs to its snapshot. The log has published that, unless the run was `fresh`
-        and wants to write: then it is told to nobody before it is durable itself. Raises Withdrawn, Conflict.
+        and wants to write: then it is not told to anybody before it is durable itself. Raises Withdrawn.
         """
         for _ in range(_REFUSALS_MAX):
             run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
@@ -303,9 +299,11 @@ class Executor:
                 raise Withdrawn
             if outcome.write_set and (outcome.seen is not None or outcome.link is not None):
                 return outcome
-            if outcome.link is not None:
-                ts = self._database.committer.happened_ts(outcome.begin_ts, outcome.read_sets, outcome.link)
-                outcome = outcome._replace(begin_ts=ts)
+            if outcome.link is not None and outcome.link.after_id:
+                if not outcome.results:  # and nothing is known of what it has read
+                    raise Withdrawn
+                seen = outcome.results[0].read_set, outcome.begin_ts, outcome.link
+                outcome = outcome._replace(begin_ts=self._database.committer.require_seen(*seen))
             await self._database.log.wait_published(outcome.begin_ts)
             self._database.committer.require_standing(outcome.seen)
             if outcome.refused != WRONG_DEPLOYMENT:

@@ -112,23 +112,32 @@ class QueryCache:
     def begin(self, stale: Sequence[Call]) -> Run | None:
         """Sets out to run those of `stale` that have no live result and are not being run.
 
-        Returns the one run that all who lack a result wait for; None if there is none, or more than one.
+        Returns the one run that all who lack a result wait for; None if there is none, or more than one, or if they are
+        too many for one.
         """
-        lacking = [call for call in stale if call in self._running or self._find(call) is None]
-        missing = dict.fromkeys(call for call in lacking if call not in self._running)
+        runs: set[Run] = set()
+        missing: dict[Call, None] = {}
+        for call in stale:
+            if (running := self._running.get(call)) is not None:
+                runs.add(running)
+            elif self._find(call) is None:
+                missing[call] = None
+        if len(missing) > self._limits.queries_per_run_max:
+            return None
         if missing:
-            self._start(tuple(missing))
-        runs = {self._running[call] for call in lacking}
+            runs.add(self._start(tuple(missing)))
         return runs.pop() if len(runs) == 1 else None
 
     def results_now(
         self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
     ) -> tuple[int, dict[Call, QueryResult]] | None:
         """What `results_at` would give, if it would have to wait for nothing."""
-        found = {call: self._find(call) for call in stale}
-        results = {call: result for call, result in found.items() if result is not None}
-        ts = self._common_ts((*held, *results.values()), at_least_ts)
-        if ts is None or len(results) < len(found):
+        results: dict[Call, QueryResult] = {}
+        for call in stale:
+            if (result := self._find(call)) is None:
+                return None
+            results[call] = result
+        if (ts := self._common_ts((*held, *results.values()), at_least_ts)) is None:
             return None
         for result in results.values():
             self._use(result)
@@ -230,6 +239,14 @@ class QueryCache:
         return result.error is None and 0 <= age_ns <= self._limits.query_cache_age_ms_max * NS_PER_MS
 
     async def _shared(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
+        """Results of all, a part after the other: who asks for thousands is to leave workers to others between them."""
+        chosen: dict[Call, QueryResult] = {}
+        length = self._limits.queries_per_run_max
+        for first in range(0, len(stale), length):
+            chosen |= await self._shared_part(stale[first : first + length])
+        return chosen
+
+    async def _shared_part(self, stale: Sequence[Call]) -> dict[Call, QueryResult]:
         """The live result of each call, or that of a run under way, or else of one new run for all the others."""
         chosen: dict[Call, QueryResult] = {}
         runs: dict[Run, None] = {}
@@ -307,7 +324,7 @@ class QueryCache:
 
     def _use(self, result: QueryResult) -> None:
         self._hits += 1
-        if result.call in self._idle:
+        if not result.held and result.call in self._idle:
             self._idle.move_to_end(result.call)
 
     def _evict(self) -> None:

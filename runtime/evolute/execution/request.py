@@ -62,6 +62,10 @@ class Call:
     place: int | None = None
     journal: str | None = None
 
+    def __hash__(self) -> int:
+        """Of what tells queries apart: who is in the query cache is looked up by every session for every change."""
+        return hash((self.path, self.arguments, self.identity, self.journal))
+
     def of_anyone(self) -> Call:
         """The same, by a caller whose identity nobody knows."""
         return self if self.identity is None else replace(self, identity=None)
@@ -216,10 +220,6 @@ class FunctionOutcome(NamedTuple):
     busy_ns: int = 0
     chained: tuple[int, int] | None = None
     link: Link | None = None
-
-    @property
-    def read_sets(self) -> list[ReadSet]:
-        return [result.read_set for result in self.results]
 
     def to_wire(self) -> Wire:
         return (

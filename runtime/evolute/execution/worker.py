@@ -207,14 +207,17 @@ def _run(
 def _run_chained(
     runner: Runner, engine: LmdbEngine, request: FunctionRequest, chained: ChainedWrites
 ) -> FunctionOutcome:
+    """What was run on what may never have been, and ends in a fault of ours, is to be run again."""
     with Snapshot(engine.reader(), request.pending, chained) as snapshot:
+        again = FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN)
         try:
             outcome = runner.run(request, snapshot)
-        except EvoluteError:
-            if not snapshot.has_met_unknown:
+        except Exception as error:
+            if not chained.last_id:
                 raise
+            return again._replace(exiting=runner.broken or not isinstance(error, EvoluteError))
     if snapshot.has_met_unknown:
-        return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=NOT_YET_KNOWN, exiting=runner.broken)
+        return again._replace(exiting=runner.broken)
     place = chained.origin, chained.last_id
     if outcome.write_set:
         chained.add(request.id, outcome.write_set)

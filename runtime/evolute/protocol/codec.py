@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import orjson
@@ -110,17 +110,23 @@ def encode_modification(query_id: int, result: bytes | None) -> bytes:
 
 
 def _transition(message: Transition) -> bytes:
-    head = (b'{"type":"Transition","startVersion":', _version(message.start), b',"endVersion":', _version(message.end))
-    modifications = b",".join(map(_modification, message.modifications))
-    return b"".join((*head, b',"modifications":[', modifications, b"]", _clock_skew(message), b"}"))
-
-
-def _clock_skew(message: Transition) -> bytes:
+    text = join_transition(message.start, message.end, map(_modification, message.modifications))
     skew, server_ts = message.client_clock_skew, message.server_ts
     if skew is None or server_ts is None:
         assert skew is server_ts, "clientClockSkew and serverTs are sent both or not at all"
-        return b""
-    return b',"clientClockSkew":%d,"serverTs":%d' % (skew, server_ts)
+        return text
+    return with_clock_skew(text, skew, server_ts)
+
+
+def join_transition(start: StateVersion, end: StateVersion, modifications: Iterable[bytes]) -> bytes:
+    """A Transition of what `encode_modification` made."""
+    head = (b'{"type":"Transition","startVersion":', _version(start), b',"endVersion":', _version(end))
+    return b"".join((*head, b',"modifications":[', b",".join(modifications), b"]}"))
+
+
+def with_clock_skew(transition: bytes, skew: int, server_ts: int) -> bytes:
+    """The same for a client that has told its time."""
+    return b"".join((memoryview(transition)[:-1], b',"clientClockSkew":%d,"serverTs":%d}' % (skew, server_ts)))
 
 
 def _modification(modification: Modification | bytes) -> bytes:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from evolute.errors import Overloaded
 from evolute.limits import Limits
+from evolute.server.http_error import RETRY_AFTER_S
 from evolute.server.http_protocol import HttpProtocol
 
 BEGUN_PER_TURN = 32
@@ -120,7 +121,7 @@ class GuardedProtocol(HttpProtocol):
             b"HTTP/1.1 503 Service Unavailable",
             b"content-type: application/json",
             b"content-length: %d" % len(body),
-            b"retry-after: 1",
+            b"retry-after: " + RETRY_AFTER_S.encode(),
         ]
         origin = next((value for name, value in cycle.scope["headers"] if name == b"origin"), None)
         if origin is not None:  # as Cors does: else a browser's page could not read it

@@ -7,6 +7,8 @@ from starlette.responses import Response
 
 from evolute.errors import BadRequest, DiskFault, EvoluteError, KeyIsReadOnly, Retry, Unauthorized
 
+RETRY_AFTER_S = "1"
+
 
 class HttpError(Exception):
     """A request that no function was run for."""
@@ -52,4 +54,7 @@ def response_to_error(error: EvoluteError) -> Response | None:
             status = 400
         case _:
             return None
-    return HttpError(status, error.code, str(error)).response
+    response = HttpError(status, error.code, str(error)).response
+    if isinstance(error, Retry):
+        response.headers["retry-after"] = RETRY_AFTER_S
+    return response

@@ -228,20 +228,12 @@ class Connection:
             match effect:
                 case Send():
                     self._send(effect)
+                case Compute():
+                    self._begin_computing(effect)
                 case StartMutation(_, call):
                     self._start(self._mutate(call))
                 case StartAction(request_id, call):
                     self._start(self._act(request_id, call))
-                case Compute((), (), _):
-                    # Any published timestamp will do, and the answer that owes this Transition leaves with it.
-                    ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
-                    self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
-                case Compute():
-                    run = self._host.executor.query_cache.begin(effect.stale)
-                    if run is None:
-                        self._computation = self._loop.create_task(self._compute(effect))
-                    else:
-                        run.add_done_callback(functools.partial(self._compute_after, effect))
                 case Verify(token):
                     self._verify(token)
                 case AwaitBurst():
@@ -347,6 +339,18 @@ class Connection:
     def _hold(self) -> None:
         """Says how much this client has asked for that is not done."""
         self._share.hold(self._session.mutations.bytes + self._actions_bytes)
+
+    def _begin_computing(self, wanted: Compute) -> None:
+        if not wanted.stale and not wanted.held:
+            # Any published timestamp will do, and the answer that owes this Transition leaves with it.
+            ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
+            self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
+            return
+        run = self._host.executor.query_cache.begin(wanted.stale)
+        if run is None:
+            self._computation = self._loop.create_task(self._compute(wanted))
+        else:
+            run.add_done_callback(functools.partial(self._compute_after, wanted))
 
     async def _compute(self, wanted: Compute) -> None:
         try:

@@ -92,6 +92,7 @@ class QuerySet:
 
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._queries: dict[int, LiveQuery] = {}
+        self._renewed: list[LiveQuery] = []
         self._on_broken = on_broken
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ class QuerySet:
 
     def ask_as(self, identity: Identity) -> None:
         """From now on the queries are asked by `identity`; results that another identity got are given up."""
-        for query in self:
+        for query in self._queries.values():
             if query.call is None:
                 continue
             call = replace(query.call, identity=identity.attributes, public_only=not identity.is_admin)
@@ -124,19 +125,24 @@ class QuerySet:
                 query.release()
 
     def stale_calls(self) -> tuple[Call, ...]:
-        return tuple(dict.fromkeys(query.call for query in self if query.stale and query.call is not None))
+        stale = [query.call for query in self._queries.values() if query.stale and query.call is not None]
+        return tuple(stale) if len(stale) < 2 else tuple(dict.fromkeys(stale))
 
     def good_results(self) -> tuple[QueryResult, ...]:
         """Held and, as far as is known, good now. Failures of what is no call are good for ever and left out."""
-        return tuple(query.held for query in self if not query.stale and query.held is not None and query.call)
+        return tuple(
+            query.held for query in self._queries.values() if not query.stale and query.held is not None and query.call
+        )
 
     def accept(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
         """Holds the new results; returns the queries whose client must be told of `held`, and counts them as told."""
         changed: list[LiveQuery] = []
-        for query in self:
+        self._renewed = []
+        for query in self._queries.values():
             result = None if query.call is None else results.get(query.call)
             if result is not None and result is not query.held:
                 query.hold(result)
+                self._renewed.append(query)
             assert query.held is not None, "every query has a result once a computation is over"
             if query.told is query.held:
                 continue
@@ -145,13 +151,12 @@ class QuerySet:
             query.told = query.held
         return changed
 
-    def retries(self, results: Mapping[Call, QueryResult], limits: Limits) -> list[RetryLater]:
-        """Those of `results` whose run broke off are run again: the more such runs in a row, the later."""
+    def retries(self, limits: Limits) -> list[RetryLater]:
+        """Whose new result is of a run that broke off is run again: the more such runs in a row, the later."""
         found: list[RetryLater] = []
-        new = set(results.values())
-        for query in self:
-            if query.held is None or query.held not in new:
-                continue
+        renewed, self._renewed = self._renewed, []
+        for query in renewed:
+            assert query.held is not None
             if query.held.error is not None and query.held.error.code in RUN_BROKE_OFF:
                 query.attempts += 1
                 delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
@@ -162,6 +167,6 @@ class QuerySet:
 
     def close(self) -> None:
         """Releases every result. The set is empty afterwards."""
-        for query in self:
+        for query in self._queries.values():
             query.release()
         self._queries.clear()

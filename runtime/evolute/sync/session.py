@@ -90,7 +90,7 @@ class Session:
         self._queries_identity = ANONYMOUS
         self._queries_changed = False
         self._end = INITIAL_VERSION
-        self._removed: list[int] = []
+        self._removed: dict[int, None] = {}
         self._parked: bytes | None = None
 
         # Calls. `_answers` are successes that wait for a Transition to leave.
@@ -286,18 +286,19 @@ class Session:
 
     def _fold_in(self) -> None:
         """Takes what the client has asked for so far into the query set, and so into the next Transition."""
-        removed: dict[int, None] = {}
+        self._end = StateVersion(*self._requested.versions, 0)
+        self._removed = {}
+        if self._end[:2] == self._current[:2]:
+            return  # nothing: each step has a version
         if self._requested.identity != self._queries_identity:
             self._queries_identity = self._requested.identity
             self._queries.ask_as(self._queries_identity)
         for modification in self._requested.take_modifications():
             if isinstance(modification, RemoveQuery):
                 self._queries.remove(modification.query_id)
-                removed[modification.query_id] = None
+                self._removed[modification.query_id] = None
                 continue
             self._queries.add(modification.query_id, self._requested.call("query", modification))
-        self._removed = list(removed)
-        self._end = StateVersion(*self._requested.versions, 0)
 
     def results_ready(self, ts: int, results: Mapping[Call, QueryResult], *, now_ns: int) -> list[Effect]:
         """The results that Compute asked for, all good at `ts` together with those that it held."""
@@ -306,9 +307,9 @@ class Session:
         assert self._phase is Phase.COMPUTING
         assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
         changed = self._queries.accept(results)
-        self._effects += self._queries.retries(results, self._limits)
+        self._effects += self._queries.retries(self._limits)
         self._send_answers(until_ts=ts)
-        end = self._end._replace(ts=ts)
+        self._end = end = StateVersion(*self._end[:2], ts)
         is_news = changed or self._removed or self._transition_owed or end[:2] != self._current[:2]
         unanswered = self.mutations.hides(ts)
         if not is_news and not unanswered:
@@ -321,7 +322,6 @@ class Session:
         self._parked = encode_transition(
             self._current, end, changed, self._removed, self._disclosure, client_clock_skew_ms=skew_ms, now_ns=now_ns
         )
-        self._end = end
         self._phase = Phase.PARKED
         if not unanswered:
             self._send_parked()

@@ -1,20 +1,26 @@
 """The smallest Transition: what a client must be told to get from one state version to the next.
 
 An answer is encoded once, when the first session needs it, and kept on the result; every further session joins its own
-query id to the same bytes. So one commit that wakes a thousand sessions of one query encodes one answer.
+query id to the same bytes. So one commit that wakes a thousand sessions of one query encodes one answer; and since they
+all stand at the same versions, they are told it by one text.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import CallError
-from evolute.protocol.codec import encode_modification, encode_result, encode_server
-from evolute.protocol.messages import Failure, StateVersion, Success, Transition
+from evolute.limits import KIB
+from evolute.protocol.codec import encode_modification, encode_result, join_transition, with_clock_skew
+from evolute.protocol.messages import Failure, StateVersion, Success
 from evolute.sync.query_set import LiveQuery
+
+_SHARED_MAX = 16
+_SHARED_BYTES_MAX = 64 * KIB
 
 
 def _ignore(request_id: str, error: CallError) -> None:
@@ -76,9 +82,22 @@ def encode_transition(
     """Call after `QuerySet.accept`, with the queries that it returned. The skew is None if the client told no time."""
     assert start[:2] <= end[:2], (start, end)
     assert start.ts <= end.ts, (start, end)
-    modifications: list[bytes] = [encode_modification(query_id, None) for query_id in removed]
+    pieces: list[tuple[int, bytes | None]] = [(query_id, None) for query_id in removed]
     for query in changed:
         assert query.held is not None
-        modifications.append(encode_modification(query.query_id, encoded_answer(query.held, disclosure)))
-    server_ts = None if client_clock_skew_ms is None else now_ns
-    return encode_server(Transition(start, end, tuple(modifications), client_clock_skew_ms, server_ts))
+        pieces.append((query.query_id, encoded_answer(query.held, disclosure)))
+    if len(pieces) == 1 and len(pieces[0][1] or b"") <= _SHARED_BYTES_MAX:
+        text = _shared_text(start, end, pieces[0])
+    else:
+        text = _text(start, end, pieces)
+    return text if client_clock_skew_ms is None else with_clock_skew(text, client_clock_skew_ms, now_ns)
+
+
+def _text(start: StateVersion, end: StateVersion, pieces: Iterable[tuple[int, bytes | None]]) -> bytes:
+    return join_transition(start, end, (encode_modification(query_id, answer) for query_id, answer in pieces))
+
+
+@functools.lru_cache(_SHARED_MAX)
+def _shared_text(start: StateVersion, end: StateVersion, piece: tuple[int, bytes | None]) -> bytes:
+    """Sessions of one query stand at the same versions, and so are told the same, one after the other."""
+    return _text(start, end, (piece,))
