@@ -135,7 +135,7 @@ class Limits:
     # Workers
     worker_memory_bytes_max: int = 1 * GIB
     worker_niceness: int = 5
-    requests_per_worker_max: int = 16
+    requests_per_worker_max: int = 32
     actions_per_worker_max: int = 64
     blocking_workers_max: int = 8
     blocking_workers_idle_max: int = 2

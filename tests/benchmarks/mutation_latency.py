@@ -1,6 +1,6 @@
 """How long a mutation takes that is alone, beside what it cannot do without: one sync of the disk and one round trip.
 
-One session sends one mutation after the other; each time, in turns with it,
+One session sends one mutation after the other; in turns with that, so many in a row,
 
     sync          a small value is put into an LMDB environment on the same disk and committed, as the committer does
     round trip    a message of the mutation's length goes to another process and comes back, over a bare TCP socket
@@ -29,6 +29,7 @@ from tests.benchmarks.sync_socket import SyncSocket
 from tests.benchmarks.web_socket import WebSocket
 
 WARMUP = 20
+IN_A_ROW = 20
 MESSAGE = b'{"type":"Mutation","requestId":100,"udfPath":"notes:write","args":[{"name":"latency","body":"100"}]}'
 VALUE = b"x" * 200
 TIMES_MAX = 3.0
@@ -109,11 +110,12 @@ def measure(options: argparse.Namespace) -> Figures:
             "websocket echo": echo_step(echoed),
         }
         took_ms: dict[str, list[float]] = {name: [] for name in steps}
-        for number in range(WARMUP + options.mutations):
+        for first in range(0, WARMUP + options.mutations, IN_A_ROW):
             for name, step in steps.items():
-                begun_s = time.perf_counter()
-                step(number)
-                took_ms[name].append((time.perf_counter() - begun_s) * 1000)
+                for number in range(first, first + IN_A_ROW):
+                    begun_s = time.perf_counter()
+                    step(number)
+                    took_ms[name].append((time.perf_counter() - begun_s) * 1000)
             time.sleep(options.pause)
     return figures_of({name: values[WARMUP:] for name, values in took_ms.items()})
 

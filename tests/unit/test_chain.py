@@ -17,7 +17,7 @@ from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
-from evolute.errors import Withdrawn
+from evolute.errors import Conflict, Withdrawn
 from evolute.execution.request import NOT_YET_KNOWN, Call, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.worker import _run_chained
@@ -173,7 +173,7 @@ def test_what_is_no_longer_remembered_is_a_conflict(monkeypatch: pytest.MonkeyPa
 
 def test_what_writes_nothing_has_happened_at_a_moment_at_which_all_that_it_read_was_true(tmp_path: Path) -> None:
     """Given a run that has seen its own chain's write, and not what somebody else has committed before that, I expect
-    it to be run again if it has read both. It would else tell of a state that never was, if only by an error."""
+    it to be in conflict if it has read both. It would else tell of a state that never was, if only by an error."""
 
     def reading(*keys: bytes) -> ReadSet:
         read_set = ReadSet()
@@ -191,7 +191,7 @@ def test_what_writes_nothing_has_happened_at_a_moment_at_which_all_that_it_read_
             own_ts = await db.committer.commit(begin_ts, reading(b"a"), write_set, link=first)
             behind = Link(chain, first.origin, 8, 7)
             assert db.committer.require_seen(reading(b"a"), begin_ts, behind) == own_ts
-            with pytest.raises(Withdrawn):
+            with pytest.raises(Conflict):
                 db.committer.require_seen(reading(b"a", b"b"), begin_ts, behind)
             with pytest.raises(Withdrawn):
                 db.committer.require_seen(reading(b"a"), begin_ts, Link(chain, first.origin, 10, 9))

@@ -134,7 +134,7 @@ class World:
                 ts = self.db.committer.require_seen(outcome.read_set, ts, outcome.link)
             await self.db.log.wait_published(ts)
             self.db.committer.require_standing(outcome.seen)
-        except Withdrawn:
+        except (Conflict, Withdrawn):
             self.counts["not believed"] += 1
         else:
             self.counts["believed"] += 1

@@ -42,13 +42,16 @@ class Validation:
     def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
         """Of a run of a chain that writes nothing: when all is durable that it has seen.
 
-        Raises Withdrawn, OutOfRetention if what it has seen may never have been.
+        Its chain's writes may be later than what it has not seen of others. Raises Withdrawn, OutOfRetention, and
+        Conflict if there is no moment at which all that it read was true.
         """
         founded_ts = link.require_founded()
         touch = self._log.first_touch(read_set, begin_ts)
-        if touch is not None and self._recent.foreign_touch(read_set, begin_ts, link.origin, touch) is not None:
-            self.withdrawn += 1
-            raise Withdrawn
+        if touch is not None:
+            touch = self._recent.foreign_touch(read_set, begin_ts, link.origin, touch)
+        if touch is not None:
+            self.conflicts += 1
+            raise Conflict(touch.key, touch.commit_ts)
         return max(begin_ts, founded_ts)
 
     def note(self, arrival: Arrival) -> None:

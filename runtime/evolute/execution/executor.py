@@ -65,9 +65,7 @@ from evolute.storage.keyspace import DEPLOYMENT
 from evolute.values.function_path import missing_text
 
 T = TypeVar("T")
-
 logger = logging.getLogger("evolute.executor")
-
 _REFUSALS_MAX = 1000
 
 
@@ -155,7 +153,6 @@ class Executor:
         """
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
-
             attempt = partial(self._attempt_mutation, call)
             outcome, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
             outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
@@ -288,7 +285,7 @@ class Executor:
         under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
         """One run, with the code that belongs to its snapshot. The log has published that, unless the run was `fresh`
-        and wants to write: then it is not told to anybody before it is durable itself. Raises Withdrawn.
+        and wants to write: then it is told to nobody before it is durable itself. Raises Withdrawn, Conflict.
         """
         for _ in range(_REFUSALS_MAX):
             run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
