@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> Figures:
         took_ms: dict[str, list[float]] = {name: [] for name in steps}
         for first in range(0, WARMUP + options.mutations, IN_A_ROW):
             for name, step in steps.items():
-                for number in range(first, first + IN_A_ROW):
+                for number in range(first, min(first + IN_A_ROW, WARMUP + options.mutations)):
                     begun_s = time.perf_counter()
                     step(number)
                     took_ms[name].append((time.perf_counter() - begun_s) * 1000)

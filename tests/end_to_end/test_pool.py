@@ -118,7 +118,8 @@ def test_closing_ends_every_call_and_every_process_at_once(tmp_path: Path) -> No
     """Running, sent ahead and waiting: all are told that the server is shutting down."""
 
     async def scenario() -> None:
-        async with BackendUnderTest(tmp_path, {"m.py": BASICS}, PATIENT) as served:
+        limits = replace(PATIENT, requests_per_worker_max=16)
+        async with BackendUnderTest(tmp_path, {"m.py": BASICS}, limits) as served:
             pool = served.backend.pool
             sleeping = [pool.run("queries", (call("m:sleep", "query", seconds=60),)) for _ in range(50)]
             napping = asyncio.create_task(pool.run_action(call("m:nap", "action", seconds=60), no_callbacks))

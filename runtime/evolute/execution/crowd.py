@@ -4,9 +4,9 @@
                                    wide      stays what it is      narrow: as many runs as a chain is long
 
 Where most runs touch the same row, one that was sent beside the others has read an old value by the time that it ends,
-and its work is wasted. The runs of a narrow function follow each other in a chain (`database/chain`), and one that stands
-only because it has seen those before it counts as a loser, or its function would soon be wide again. The others wait,
-losers first and then in the order in which they came.
+and its work is wasted. The runs of a narrow function follow each other in a chain (`database/chain`), and one that
+stands only because it has seen those before it counts as a loser, or its function would soon be wide again. The others
+wait, losers first and then in the order in which they came.
 """
 
 from __future__ import annotations

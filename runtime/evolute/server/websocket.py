@@ -316,7 +316,8 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         self.conn.parser.close()
         if isinstance(self.queue, _Inbox):
             self.queue.forget()
-            cast(dict[str, object], self.scope["extensions"]).pop(_PROTOCOL, None)
+            if self.response.status_code == 101:
+                cast(dict[str, object], self.scope["extensions"]).pop(_PROTOCOL, None)
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol, perhaps in the middle of a long message.

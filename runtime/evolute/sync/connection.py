@@ -143,6 +143,7 @@ class Connection:
         for task in stopping:
             task.cancel()
         await asyncio.gather(*stopping, return_exceptions=True)
+        self._writer = self._computation = self._verification = None  # a cancelled task leads back here by its frames
 
     # --- The socket -------------------------------------------------------------------------------------------------
 
