@@ -27,6 +27,7 @@ from tests.contracts.model_engine import ModelEngine
 from tests.unit.function_store import FunctionStore
 from tests.unit.test_committer import opened
 
+BYTES_MAX = 1000
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
 VIEW = PendingView(0, 100)
 
@@ -43,7 +44,7 @@ def store() -> ModelEngine:
 
 
 def test_a_run_sees_what_those_before_it_want_to_write() -> None:
-    chained = ChainedWrites()
+    chained = ChainedWrites(BYTES_MAX)
     chained.begin(ChainMark(1, 0))
     chained.add(7, writes(a="1", b="1"))
     chained.add(8, writes(a="2"))
@@ -55,7 +56,7 @@ def test_a_run_sees_what_those_before_it_want_to_write() -> None:
 
 
 def test_what_was_accepted_or_refused_is_forgotten() -> None:
-    chained = ChainedWrites()
+    chained = ChainedWrites(BYTES_MAX)
     chained.begin(ChainMark(1, 0))
     for request_id in (7, 8, 9):
         chained.add(request_id, writes(a=str(request_id)))
@@ -65,10 +66,29 @@ def test_what_was_accepted_or_refused_is_forgotten() -> None:
     assert (chained.puts()[0], chained.last_id, chained.origin) == ({}, 0, 2)
 
 
+def test_too_much_to_remember_breaks_the_chain_off_until_it_is_decided() -> None:
+    """`pending_view_bytes_max` is as much as a worker remembers. Who has not seen all of its chain is not of it."""
+    chained = ChainedWrites(bytes_max=4)
+    assert chained.begin(ChainMark(1, 0))
+    chained.add(7, writes(a="1", b="2"))
+    assert chained.begin(ChainMark(1, 0)), "just as much as it may be"
+    chained.add(8, writes(a="3"))
+    assert not chained.begin(ChainMark(1, 0))
+    assert not chained.begin(ChainMark(1, 7))
+    assert (chained.puts()[0], chained.last_id) == ({}, 0)
+    assert chained.begin(ChainMark(1, 8)), "the view has it"
+    chained.add(9, writes(a="12345"))
+    assert not chained.begin(ChainMark(1, 8))
+    assert chained.begin(ChainMark(2, 0)), "what was refused is forgotten"
+    for request_id in range(10, 20):
+        chained.add(request_id, writes(a="1"))
+        assert chained.begin(ChainMark(2, request_id)), "what was accepted no longer counts"
+
+
 def test_what_the_store_has_beyond_the_view_does_not_count_as_seen() -> None:
     """Given a chain's write that is in the store by now, under a newer value of somebody else, I expect the run that
     sees the chain's to have begun before both."""
-    engine, chained = store(), ChainedWrites()
+    engine, chained = store(), ChainedWrites(BYTES_MAX)
     chained.begin(ChainMark(1, 0))
     chained.add(7, writes(a="7"))
     engine.write({b"a": b"8", LAST_TS: encode_number(108)})
@@ -78,7 +98,7 @@ def test_what_the_store_has_beyond_the_view_does_not_count_as_seen() -> None:
 
 
 def test_a_timestamp_that_nobody_knows_yet_is_met() -> None:
-    chained = ChainedWrites()
+    chained = ChainedWrites(BYTES_MAX)
     chained.begin(ChainMark(1, 0))
     chained.add(7, WriteSet({b"a": COMMIT_TS_PLACEHOLDER, b"b": b"1"}, frozenset({b"a", b"b"}), {b"a": 1}))
     for read, met in ((b"b", False), (b"a", True)):
@@ -97,7 +117,7 @@ def test_a_session_that_sends_its_mutation_again_meets_the_record_that_is_not_co
     """Or it would be run twice, because the commits of its own chain are no conflict for it."""
     functions = FunctionStore(tmp_path, {"m.py": "@mutation\ndef add(ctx: MutationCtx) -> None:\n    pass\n"})
     call = Call("m:add", encode({}), kind="mutation", session=("0" * 32, 1))
-    runner, chained = Runner(functions.registry, functions.limits), ChainedWrites()
+    runner, chained = Runner(functions.registry, functions.limits), ChainedWrites(BYTES_MAX)
     view, mark = PendingView(0, functions.ts), ChainMark(1, 0)
     outcomes = []
     for _ in range(2):

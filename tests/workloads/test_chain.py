@@ -25,7 +25,8 @@ from tests.unit.test_committer import Database, opened
 
 KEYS = [b"counter %d" % number for number in range(3)]
 STEPS = 600
-COVERED = ("committed", "followed", "Conflict", "Withdrawn", "StorageFull", "believed", "not believed")
+BYTES_MAX = 80  # a few runs of a chain
+COVERED = ("committed", "followed", "Conflict", "Withdrawn", "StorageFull", "believed", "not believed", "broken off")
 """`followed` has stood because of what it has seen of its chain."""
 
 
@@ -48,7 +49,7 @@ class Worker:
     chain: Chain = field(default_factory=Chain)
     shown: PendingView = NOTHING_SHOWN
     told: PendingView = NOTHING_SHOWN
-    chained: ChainedWrites = field(default_factory=ChainedWrites)
+    chained: ChainedWrites = field(default_factory=lambda: ChainedWrites(BYTES_MAX))
     requests: deque[tuple[int, PendingView, ChainMark, list[bytes], bool]] = field(default_factory=deque)
     outcomes: deque[Outcome] = field(default_factory=deque)
 
@@ -82,11 +83,12 @@ class World:
             return
         request_id, part, mark, keys, looks = worker.requests.popleft()
         worker.told = worker.told.joined(part)
-        worker.chained.begin(mark)
-        with Snapshot(self.db.disk.reader(), worker.told, worker.chained) as snapshot:
-            link = Link(worker.chain, mark.origin, request_id, worker.chained.last_id)
+        is_chained = worker.chained.begin(mark)
+        self.counts["broken off"] += not is_chained
+        with Snapshot(self.db.disk.reader(), worker.told, worker.chained if is_chained else None) as snapshot:
+            link = Link(worker.chain, mark.origin, request_id, worker.chained.last_id) if is_chained else None
             outcome = self.outcome(snapshot, keys, link, looks=looks)
-        if not looks:
+        if is_chained and not looks:
             worker.chained.add(request_id, outcome.write_set)
         worker.outcomes.append(outcome)
 

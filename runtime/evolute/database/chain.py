@@ -77,25 +77,42 @@ class Link(NamedTuple):
 
 
 class ChainedWrites:
-    """The worker's side: what its runs want to write, until the view or the store has it."""
+    """The worker's side: what its runs want to write, until the view or the store has it.
 
-    __slots__ = ("_runs", "origin")
+    At most `bytes_max` of it. A run that wants to write more breaks the chain off: nothing is in it until that run has
+    been accepted, or refused.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_broken_off_id", "_bytes", "_bytes_max", "_runs", "origin")
+
+    def __init__(self, bytes_max: int) -> None:
         self.origin = NO_ORIGIN
-        self._runs: deque[tuple[int, WriteSet]] = deque()
+        self._bytes_max = bytes_max
+        self._bytes = self._broken_off_id = 0
+        self._runs: deque[tuple[int, int, WriteSet]] = deque()
 
-    def begin(self, mark: ChainMark) -> None:
-        """Before a run: forgets what the snapshot and the view of this request hold, or what was refused."""
+    def begin(self, mark: ChainMark) -> bool:
+        """Before a run: whether it is of the chain. Forgets what its snapshot and view have, or what was refused."""
         if mark.origin != self.origin:
             self.origin = mark.origin
-            self._runs.clear()
+            self._clear()
+            self._broken_off_id = 0
         while self._runs and self._runs[0][0] <= mark.accepted_id:
-            self._runs.popleft()
+            self._bytes -= self._runs.popleft()[1]
+        return self._broken_off_id <= mark.accepted_id
 
     def add(self, request_id: int, write_set: WriteSet) -> None:
-        """After a run that wants to write."""
-        self._runs.append((request_id, write_set))
+        """After a run of the chain that wants to write."""
+        size = sum(map(len, write_set.puts)) + sum(map(len, filter(None, write_set.puts.values())))
+        self._bytes += size
+        self._runs.append((request_id, size, write_set))
+        if self._bytes > self._bytes_max:
+            self._clear()
+            self._broken_off_id = request_id
+
+    def _clear(self) -> None:
+        self._runs.clear()
+        self._bytes = 0
 
     @property
     def last_id(self) -> int:
@@ -106,7 +123,7 @@ class ChainedWrites:
         """All of it as one, and which values wait for the timestamp of a commit that nobody knows yet."""
         merged: dict[bytes, bytes | None] = {}
         stamped: dict[bytes, int] = {}
-        for _, write_set in self._runs:
+        for _, _, write_set in self._runs:
             merged.update(write_set.puts)
             if stamped:
                 for key in write_set.puts.keys() & stamped.keys():

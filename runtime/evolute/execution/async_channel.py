@@ -1,8 +1,7 @@
 """The end of a channel that lives on an event loop: the server's, and the action worker's.
 
-Frames arrive by callback, in order, in the loop turn in which their bytes arrive. What is sent is written at once, and
-uvloop makes one system call of all that is written in a turn. How many frames wait is bounded by the owner, who counts
-requests and callbacks; how large one is, here.
+Frames arrive by callback, in order, in the loop turn in which their bytes arrive. What is sent is written at once. How
+many frames wait is bounded by the owner, who counts requests and callbacks; how large one is, here.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     clock = CallClock(limits)
     clock.install()
     runner = Runner(registry, limits, clock, ProcessGuard())
-    shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites()
+    shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites(limits.pending_view_bytes_max)
 
     def send(frame: Frame) -> None:
         channel.send((frame,))
@@ -194,8 +194,7 @@ def _run(
         kept.let_go_of_the_old()
         if request.kept:
             return kept.run(runner, request)._replace(busy_ns=monotonic_ns() - begun_ns)
-        if request.chained is not None:
-            chained.begin(request.chained)
+        if request.chained is not None and chained.begin(request.chained):
             return _run_chained(runner, engine, request, chained)._replace(busy_ns=monotonic_ns() - begun_ns)
         with Snapshot(engine.reader(), request.pending) as snapshot:
             outcome = runner.run(request, snapshot)
