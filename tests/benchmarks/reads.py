@@ -26,7 +26,7 @@ from tests.benchmarks.measures import Figures, Running, arguments_of, benchmark_
 from tests.benchmarks.peers.server import PeerServer
 from tests.benchmarks.sync_socket import SyncSocket
 from tests.benchmarks.transfers import seed
-from tests.benchmarks.turns import Contestant, Turns, figures_of, ratio, take_turns
+from tests.benchmarks.turns import Contestant, Turns, figures_of, ratio, take_turns, with_turns
 from tests.benchmarks.web_socket import WebSocket
 
 NOTE = b'{"name":"the note"}'
@@ -184,11 +184,7 @@ def parser() -> argparse.ArgumentParser:
     parser = arguments_of("Queries over HTTP and over websockets, beside echoes.")
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=64, help="with one query in flight each")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each; the median counts")
-    parser.add_argument("--warmup", type=float, default=0.5, help="seconds of each before the measurement")
-    parser.add_argument("--tell", action="store_true", help="also print what happened in every turn")
-    return parser
+    return with_turns(parser, seconds=3.0, warmup=0.5)
 
 
 def main() -> None:

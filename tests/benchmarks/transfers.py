@@ -42,7 +42,7 @@ from tests.benchmarks.transfer_load import (
     is_echo,
     is_success,
 )
-from tests.benchmarks.turns import Contestant, Turns, figures_of, ratio, take_turns
+from tests.benchmarks.turns import Contestant, Turns, figures_of, ratio, take_turns, with_turns
 
 BALANCE = 1000
 SEED_COUNT = 2000
@@ -227,11 +227,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--over", nargs="+", choices=("websocket", "http"), default=["websocket", "http"])
     parser.add_argument("--zipf", type=float, nargs="+", default=[0.0], help="exponents of distributions of accounts")
     parser.add_argument("--peers", nargs="*", choices=PEERS, metavar="PEER", help="all, or those named")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each; the median counts")
-    parser.add_argument("--warmup", type=float, default=1.0, help="seconds of each before the measurement")
-    parser.add_argument("--tell", action="store_true", help="also print what happened in every turn")
-    return parser
+    return with_turns(parser, seconds=5.0, warmup=1.0)
 
 
 def main() -> None:

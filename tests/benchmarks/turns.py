@@ -6,6 +6,7 @@ ratio is the median of the ratios of turns that were side by side.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tests.benchmarks.measures import CpuTimes, Figures, Running, cpu_times, percentile
+
+
+def with_turns(parser: argparse.ArgumentParser, *, seconds: float, warmup: float) -> argparse.ArgumentParser:
+    """The parser with the options of turns, and these defaults."""
+    parser.add_argument("--seconds", type=float, default=seconds, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; the median counts")
+    parser.add_argument("--warmup", type=float, default=warmup, help="seconds of each before the measurement")
+    parser.add_argument("--tell", action="store_true", help="also print what happened in every turn")
+    return parser
 
 
 class Loading(Protocol):

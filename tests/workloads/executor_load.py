@@ -36,8 +36,7 @@ from evolute.execution.request import Call, Outcome
 from evolute.limits import MIB, Limits
 from evolute.server.app import build_server, create_app
 from evolute.server.auth import read_or_create_admin_key
-from evolute.system.check import faults
-from tests.end_to_end.server_process import alive
+from tests.end_to_end.backend_under_test import stop
 from tests.unit.function_store import call
 from tests.workloads.watchers import Question, View, Watcher, watching
 
@@ -241,13 +240,7 @@ class Load:
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         _allow_growth()
-        pids = self.backend.pool.statistics().pids
-        try:
-            if error is None:
-                assert self.backend.database.check(faults) == []
-        finally:
-            await self.backend.stop()
-        assert not [pid for pid in pids if alive(pid)]
+        await stop(self.backend, failed=error is not None)
 
     def _note(self) -> None:
         report, committer = self.report, self.backend.database.committer.statistics()

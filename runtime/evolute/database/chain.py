@@ -103,7 +103,7 @@ class ChainedWrites:
 
     def add(self, request_id: int, write_set: WriteSet) -> None:
         """After a run of the chain that wants to write."""
-        size = sum(map(len, write_set.puts)) + sum(map(len, filter(None, write_set.puts.values())))
+        size = write_set.size
         self._bytes += size
         self._runs.append((request_id, size, write_set))
         if self._bytes > self._bytes_max:

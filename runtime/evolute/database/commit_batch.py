@@ -60,7 +60,7 @@ class Arrival:
         self.write_set = write_set
         self.on_published = on_published
         self.done = done
-        self.bytes = sum(map(len, write_set.puts)) + sum(map(len, filter(None, write_set.puts.values())))
+        self.bytes = write_set.size
         self.fill = fill
         if fill is not None:
             self.bytes += fill.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evolute.database.chain import NO_ORIGIN, Link
 from evolute.database.commit_batch import Arrival
+from evolute.database.conflict import Touch
 from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.write_log import LogReader
@@ -31,13 +32,8 @@ class Validation:
             touch = self._log.first_touch(arrival.read_set, arrival.begin_ts)
         except (OutOfRetention, Withdrawn) as error:
             return error
-        if touch is not None and link is not None:
-            arrival.follows = True
-            touch = self._recent.foreign_touch(arrival.read_set, arrival.begin_ts, link.origin, touch)
-        if touch is None:
-            return None
-        self.conflicts += 1
-        return Conflict(touch.key, touch.commit_ts)
+        arrival.follows = touch is not None and link is not None
+        return self._conflict(touch, arrival.read_set, arrival.begin_ts, link)
 
     def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:
         """Of a run of a chain that writes nothing: when all is durable that it has seen.
@@ -46,13 +42,19 @@ class Validation:
         Conflict if there is no moment at which all that it read was true.
         """
         founded_ts = link.require_founded()
-        touch = self._log.first_touch(read_set, begin_ts)
-        if touch is not None:
-            touch = self._recent.foreign_touch(read_set, begin_ts, link.origin, touch)
-        if touch is not None:
-            self.conflicts += 1
-            raise Conflict(touch.key, touch.commit_ts)
+        conflict = self._conflict(self._log.first_touch(read_set, begin_ts), read_set, begin_ts, link)
+        if conflict is not None:
+            raise conflict
         return max(begin_ts, founded_ts)
+
+    def _conflict(self, touch: Touch | None, read_set: ReadSet, begin_ts: int, link: Link | None) -> Conflict | None:
+        """What `touch`, the log's answer, means to a run of that place in a chain, if it has one."""
+        if touch is not None and link is not None:
+            touch = self._recent.foreign_touch(read_set, begin_ts, link.origin, touch)
+        if touch is None:
+            return None
+        self.conflicts += 1
+        return Conflict(touch.key, touch.commit_ts)
 
     def note(self, arrival: Arrival) -> None:
         """It has passed, and has its timestamp."""

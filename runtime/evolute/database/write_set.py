@@ -35,6 +35,11 @@ class WriteSet:
     def __bool__(self) -> bool:
         return bool(self.touched)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the keys and values to put."""
+        return sum(map(len, self.puts)) + sum(map(len, filter(None, self.puts.values())))
+
     def to_wire(self) -> WriteSetWire:
         """Plain data that `marshal` takes."""
         return dict(self.puts), [key for key in self.touched if key not in self.puts], dict(self.stamped)

@@ -6,8 +6,9 @@ newcomers, so the work wasted on a hot key stays small and nobody waits for ever
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
+from functools import partial
+
+from evolute.execution.line import Line
 
 
 class Turn:
@@ -29,22 +30,15 @@ class ContentionLines:
     """One line for each key that somebody lost on. A key without a line is free."""
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, deque[asyncio.Future[None]]] = {}
+        self._lines: dict[bytes, Line] = {}
 
     async def take_turn(self, key: bytes) -> Turn:
         """Waits at the end of the key's line. A holder must leave its turn before it waits in another line."""
         line = self._lines.get(key)
         if line is None:
-            self._lines[key] = deque()
+            self._lines[key] = Line()
             return Turn(self, key)
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(mine)
-        try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():
-                self._advance(key)
-            raise
+        await line.wait(give_back=partial(self._advance, key))
         return Turn(self, key)
 
     @property
@@ -52,10 +46,5 @@ class ContentionLines:
         return sum(len(line) for line in self._lines.values())
 
     def _advance(self, key: bytes) -> None:
-        line = self._lines[key]
-        while line:
-            waiter = line.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        del self._lines[key]
+        if not self._lines[key].call_next():
+            del self._lines[key]

@@ -11,11 +11,11 @@ wait, losers first and then in the order in which they came.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from evolute.errors import Overloaded
+from evolute.execution.line import Line
 from evolute.limits import Limits
 
 NARROWS = 0.15
@@ -30,8 +30,8 @@ class _Function:
         self.lost_share = 0.0
         self.is_narrow = False
         self.running = 0
-        self.losers: deque[asyncio.Future[None]] = deque()
-        self.newcomers: deque[asyncio.Future[None]] = deque()
+        self.losers = Line()
+        self.newcomers = Line()
 
 
 class Place:
@@ -70,14 +70,7 @@ class Crowd:
                 f"{len(line)} calls of {path} wait, because its runs get in each other's way; "
                 "the setting is call_queue_length_max"
             )
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(mine)
-        try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():
-                self._left(function)
-            raise
+        await line.wait(give_back=partial(self._left, function))
         return Place(lambda: self._left(function), is_narrow=True)
 
     def note(self, path: str, *, lost: bool) -> None:
@@ -105,10 +98,6 @@ class Crowd:
 
     def _admit(self, function: _Function) -> None:
         while function.running < self._width or not function.is_narrow:
-            line = function.losers or function.newcomers
-            if not line:
+            if not (function.losers.call_next() or function.newcomers.call_next()):
                 return
-            waiter = line.popleft()
-            if not waiter.done():
-                function.running += 1
-                waiter.set_result(None)
+            function.running += 1
