@@ -22,7 +22,7 @@ def serve_examinations(channel: BlockingChannel, registry: Registry, engine: Lmd
     side_effects.install()
 
     def answer(request: RowsRequest) -> RowsExamined:
-        with Snapshot(engine.reader()) as snapshot, side_effects.refused():
+        with Snapshot(engine.reader()) as snapshot, side_effects.Refused():
             return examine(request, snapshot, registry.schema, limits)
 
     while True:

@@ -16,7 +16,7 @@ from evolute.execution import side_effects
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.completion import CompletionSpoiled, completion_call
 from evolute.execution.context import Attempt
-from evolute.execution.function_log import LogLines, captured
+from evolute.execution.function_log import Captured, LogLines
 from evolute.execution.invocation import Invocation
 from evolute.execution.journal import Journal
 from evolute.execution.limit_warnings import LimitWarnings
@@ -165,7 +165,7 @@ class Runner:
         clock.start(getattr(limits, setting), setting)
         value: bytes | None = None
         try:
-            with captured(lines), side_effects.refused():
+            with Captured(lines), side_effects.Refused():
                 value = Invocation(attempt).outermost()
         finally:
             changed = self._guard.restore() if self._guard is not None else []
