@@ -152,7 +152,6 @@ class Query(Generic[D]):
     def walk(self) -> Walk:
         """For `page.read_page`, which reads a part of it. The query is used up."""
         self._begin()
-        self._state = "closed"
         definition, index, start, end = self._resolved()
         number, reverse = (None if definition is None else definition.number), self._order == "desc"
         fingerprint = query_fingerprint(self._table, index, start, end, reverse=reverse, filters=self._predicates)

@@ -32,8 +32,8 @@ def serve_examinations(channel: BlockingChannel, registry: Registry, engine: Lmd
                     try:
                         examined = answer(RowsRequest(*frame[2]))
                     except Exception:
-                        channel.send([("examination_failed", frame[1], traceback.format_exc())])
+                        channel.send(("examination_failed", frame[1], traceback.format_exc()))
                         return
-                    channel.send([("examined", frame[1], examined.to_wire())])
+                    channel.send(("examined", frame[1], examined.to_wire()))
                 case "exit":
                     return

@@ -30,7 +30,7 @@ from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
-from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.channel import BlockingChannel
 from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
@@ -113,14 +113,14 @@ def _serve(sock: socket.socket) -> None:
         registry = load(sources, limits)
         engine = LmdbEngine(Path(payload["data"]), limits, read_only=True)
     except DefinitionError as error:
-        channel.send([("load_failed", [str(error)])])
+        channel.send(("load_failed", [str(error)]))
         return
     except (EvoluteError, MemoryError):
-        channel.send([("load_failed", [traceback.format_exc()])])
+        channel.send(("load_failed", [traceback.format_exc()]))
         return
     function_log.install()
     garbage_collector.search_seldom()
-    channel.send([("loaded", registry.report())])
+    channel.send(("loaded", registry.report()))
     if payload["lane"] == "transaction":
         _serve_transactions(channel, registry, engine, limits)
     elif payload["lane"] == "blocking":
@@ -159,9 +159,6 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     runner = Runner(registry, limits, clock, ProcessGuard())
     shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites(limits.pending_view_bytes_max)
 
-    def send(frame: Frame) -> None:
-        channel.send((frame,))
-
     while True:
         for frame in channel.recv():
             match frame[0]:
@@ -171,7 +168,7 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
                     outcome = _run(runner, engine, request, limits, kept, chained)
-                    send_outcome(send, outcome, limits)
+                    send_outcome(channel.send, outcome, limits)
                     if outcome.exiting:
                         return
                 case "exit":
