@@ -167,7 +167,9 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     if request.pending is not None:
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
+                    begun_ns = monotonic_ns()
                     outcome = _run(runner, engine, request, limits, kept, chained)
+                    outcome = outcome._replace(busy_ns=monotonic_ns() - begun_ns)
                     send_outcome(channel.send, outcome, limits)
                     if outcome.exiting:
                         return
@@ -186,16 +188,14 @@ def _run(
     chained: ChainedWrites,
 ) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
-    begun_ns = monotonic_ns()
     try:
         kept.let_go_of_the_old()
         if request.kept:
-            return kept.run(runner, request)._replace(busy_ns=monotonic_ns() - begun_ns)
+            return kept.run(runner, request)
         if request.chained is not None and chained.begin(request.chained):
-            return _run_chained(runner, engine, request, chained)._replace(busy_ns=monotonic_ns() - begun_ns)
+            return _run_chained(runner, engine, request, chained)
         with Snapshot(engine.reader(), request.pending) as snapshot:
-            outcome = runner.run(request, snapshot)
-            return outcome._replace(seen=snapshot.seen, busy_ns=monotonic_ns() - begun_ns)
+            return runner.run(request, snapshot)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
 
@@ -217,7 +217,7 @@ def _run_chained(
     place = chained.origin, chained.last_id
     if outcome.write_set:
         chained.add(request.id, outcome.write_set)
-    return outcome._replace(seen=snapshot.seen, chained=place)
+    return outcome._replace(chained=place)
 
 
 if __name__ == "__main__":
