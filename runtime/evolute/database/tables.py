@@ -64,6 +64,8 @@ class Tables:
         data = self._get_raw(table_key(name))
         definition = definition_from(data) if data is not None else None
         self._definitions[name] = definition
+        if definition is not None:
+            self._names[definition.number] = name
         return definition
 
     def name(self, number: int) -> str | None:
