@@ -176,9 +176,9 @@ class Query(Generic[D]):
 
     def _rows(self) -> Generator[D, None, None]:
         definition, _, start, end = self._resolved()
-        documents = _nothing()
-        if definition is not None:
-            documents = self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+        if definition is None:
+            return _nothing()
+        documents = self._source.scan(definition.number, start, end, reverse=self._order == "desc")
         rows = cast("Generator[D, None, None]", documents)
         return _filtered(rows, self._predicates) if self._predicates else rows
 
@@ -247,6 +247,6 @@ def _filtered(rows: Iterator[D], predicates: tuple[Predicate, ...]) -> Generator
             yield row
 
 
-def _nothing() -> Generator[dict[str, Value], None, None]:
+def _nothing() -> Generator[D, None, None]:
     """What a table holds that does not exist yet."""
     yield from ()
