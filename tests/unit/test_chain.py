@@ -21,7 +21,7 @@ from evolute.errors import Conflict, Withdrawn
 from evolute.execution.request import NOT_YET_KNOWN, Call, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.worker import _run_chained
-from evolute.storage.keyspace import LAST_TS, encode_number
+from evolute.storage.keyspace import LAST_TS, encode_number, session_record_key
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode
 from tests.contracts.model_engine import ModelEngine
 from tests.unit.function_store import FunctionStore
@@ -100,17 +100,27 @@ def test_what_the_store_has_beyond_the_view_does_not_count_as_seen() -> None:
 def test_a_timestamp_that_nobody_knows_yet_is_met() -> None:
     chained = ChainedWrites(BYTES_MAX)
     chained.begin(ChainMark(1, 0))
-    chained.add(7, WriteSet({b"a": COMMIT_TS_PLACEHOLDER, b"b": b"1"}, frozenset({b"a", b"b"}), {b"a": 1}))
-    for read, met in ((b"b", False), (b"a", True)):
+    record = session_record_key("0" * 32, 1)
+    chained.add(7, WriteSet({record: COMMIT_TS_PLACEHOLDER, b"b": b"1"}, frozenset({record, b"b"}), {record: 1}))
+    for read, met in ((b"b", False), (record, True)):
         with Snapshot(store().reader(), VIEW, chained) as snapshot:
             snapshot.get(read)
             assert snapshot.has_met_unknown == met
         with Snapshot(store().reader(), VIEW, chained) as snapshot:
             list(snapshot.scan(read, read + b"\0"))
             assert snapshot.has_met_unknown == met
-    chained.add(8, writes(a="8"))
+    chained.add(8, WriteSet({record: b"8"}, frozenset({record})))
     with Snapshot(store().reader(), VIEW, chained) as snapshot:
-        assert (snapshot.get(b"a"), snapshot.has_met_unknown) == (b"8", False)
+        assert (snapshot.get(record), snapshot.has_met_unknown) == (b"8", False)
+
+
+def test_a_document_with_a_timestamp_that_nobody_knows_yet_breaks_the_chain_off() -> None:
+    """Who wants it next would be told to come again, and again, and would run serially in the end."""
+    chained = ChainedWrites(BYTES_MAX)
+    chained.begin(ChainMark(1, 0))
+    chained.add(7, WriteSet({b"a": COMMIT_TS_PLACEHOLDER}, frozenset({b"a"}), {b"a": 1}))
+    assert not chained.begin(ChainMark(1, 0))
+    assert chained.begin(ChainMark(1, 7))
 
 
 def test_a_session_that_sends_its_mutation_again_meets_the_record_that_is_not_committed(tmp_path: Path) -> None:
@@ -123,7 +133,9 @@ def test_a_session_that_sends_its_mutation_again_meets_the_record_that_is_not_co
     for _ in range(2):
         request: FunctionRequest = functions.request("mutation", call)._replace(pending=view, chained=mark)
         chained.begin(mark)
-        outcomes.append(_run_chained(runner, functions.engine, request, chained))
+        outcomes.append(outcome := _run_chained(runner, functions.engine, request, chained))
+        if outcome.write_set:
+            chained.add(outcome.id, outcome.write_set)
     assert outcomes[0].write_set
     assert (outcomes[1].refused, outcomes[1].write_set) == (NOT_YET_KNOWN, None)
     functions.close()

@@ -6,7 +6,10 @@ and differ after it; half of the rows are committed, the others are the transact
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,9 +17,10 @@ from hypothesis import strategies as st
 
 from evolute.database.index_range import Operator, Range
 from evolute.database.transaction import Transaction
+from evolute.errors import LimitReached
 from evolute.storage.lmdb_engine import SHORT_KEY_BYTES_MAX
 from evolute.values.schema import define_schema, define_table
-from tests.open_store import OpenStore
+from tests.open_store import LIMITS, OpenStore
 
 SCHEMA = define_schema(notes=define_table().index("by_text", ["group", "text"]))
 
@@ -80,3 +84,20 @@ def test_long_strings_sort_by_all_of_their_bytes(
         assert read("desc", text=Range(**{operator: one})) == within[::-1]
         assert read("asc", text=one) == [text for text in expected if text == one]
     one_store._snapshots.pop().close()
+
+
+def test_who_fails_at_a_group_that_is_too_large_has_read_it(tmp_path: Path) -> None:
+    """Or a query that failed at it would never be run again, not even when one of the group is deleted."""
+    store = OpenStore(tmp_path, dataclasses.replace(LIMITS, documents_read_max=3))
+    for number in range(4):
+        text = "x" * 600 + str(number)
+        store.run(partial(Transaction.insert, table="notes", fields={"group": "g", "text": text}), schema=SCHEMA)
+    failing = store.begin(schema=SCHEMA)
+    with pytest.raises(LimitReached, match="whose keys agree"):
+        failing.query("notes").with_index("by_text").collect()
+    deleting = store.begin(schema=SCHEMA)
+    first = deleting.query("notes").first()
+    assert first is not None
+    deleting.delete(first["_id"])
+    assert any(failing.read_set.contains(key) for key in deleting.write_set().touched)
+    store.close()

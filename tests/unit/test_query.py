@@ -157,8 +157,12 @@ def test_an_entry_without_its_document_is_corruption(items: OpenStore) -> None:
     broken = items.begin()
     broken.put_raw(key, None)
     items.commit(broken)
+    reading = items.begin()
     with pytest.raises(StoreCorrupt, match="leads to no document of table 10001"):
-        items.begin().query("items").collect()
+        reading.query("items").collect()
+    definition = reading.table("items")
+    assert definition is not None
+    assert definition.indexes["by_creation_time"].range_of(()) in reading.read_set.ranges, "what it has met is read"
     assert items.check() != []
     items.run(lambda transaction: transaction.put_raw(key, encode(row)))
 

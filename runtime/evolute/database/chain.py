@@ -11,10 +11,12 @@ the server and back. In a chain they are sent one behind the other and follow ea
 `origin` names what has been founded on each other. A run of an origin has seen every earlier commit of the same origin,
 be it in the store, in the view of what is pending, or as the worker's own; so none of these is a conflict for it, and
 every other commit is. That holds because outcomes come in the order of the runs, because a run is only accepted if the
-last one that it has seen was, and because an origin ends with the first refusal.
+last one that it has seen was, and because an origin ends with the first refusal. Each run of a chain that wants to
+write is accepted or refused, whatever becomes of its caller: one that has broken the chain off holds it up until then.
 
 Until it is validated a run may have seen what never was: one before it that is refused, beside newer commits of others.
-So nothing that it says is believed before, not even an error, or that it has nothing to write.
+So nothing that it says is believed before, not even an error, or that it has nothing to write; and whatever it has met,
+even what made it fail, is in its read set.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import NamedTuple
 
 from evolute.database.write_set import WriteSet
 from evolute.errors import Withdrawn
+from evolute.storage.keyspace import SESSION_RECORDS_RANGE
 
 NO_ORIGIN = 0
 _origins = itertools.count(NO_ORIGIN + 1)
@@ -80,7 +83,8 @@ class ChainedWrites:
     """The worker's side: what its runs want to write, until the view or the store has it.
 
     At most `bytes_max` of it. A run that wants to write more breaks the chain off: nothing is in it until that run has
-    been accepted, or refused.
+    been accepted, or refused. So does one whose documents hold the timestamp of its own commit, which nobody knows yet:
+    who wants the same row could only be told to come again.
     """
 
     __slots__ = ("_broken_off_id", "_bytes", "_bytes_max", "_runs", "origin")
@@ -106,7 +110,7 @@ class ChainedWrites:
         size = write_set.size
         self._bytes += size
         self._runs.append((request_id, size, write_set))
-        if self._bytes > self._bytes_max:
+        if self._bytes > self._bytes_max or _is_to_be_read_stamped(write_set):
             self._clear()
             self._broken_off_id = request_id
 
@@ -130,3 +134,8 @@ class ChainedWrites:
                     del stamped[key]
             stamped.update(write_set.stamped)
         return merged, stamped
+
+
+def _is_to_be_read_stamped(write_set: WriteSet) -> bool:
+    """Whether others are likely to read what waits for a timestamp; the record of a session's mutation is not."""
+    return any(not key.startswith(SESSION_RECORDS_RANGE[0]) for key in write_set.stamped)

@@ -7,6 +7,7 @@ moment when a row is handed out and no sooner:
     took 2 rows      [start ── a ── b]                             a write beyond b is no conflict
     descending                             [y ── z ────── end)
     exhausted        [start ───────────────────────────── end)     an insert anywhere is one
+    failed           [start ───────────────────────────── end)     what made it fail was handed to nobody
 """
 
 from __future__ import annotations
@@ -107,7 +108,11 @@ class Reads:
                     self.check_open()
             cursor.exhausted = True
         except LimitReached as error:
+            cursor.exhausted = True
             raise self._budget.exceed(error) from None
+        except Exception:
+            cursor.exhausted = True
+            raise
         finally:
             if ours is not None:
                 ours.close()
@@ -127,6 +132,9 @@ class Reads:
                 yield row
                 self.check_open()
             cursor.exhausted = True
+        except Exception:
+            cursor.exhausted = True
+            raise
         finally:
             self._cursors.discard(cursor)
             self._record(cursor)

@@ -22,12 +22,14 @@ FRAME_BYTES_EXTRA = 100  # the frame's name, the outcome's own numbers
 RESULT_BYTES_EXTRA = 20
 
 
-def send_outcome(send: Callable[[Frame], None], outcome: FunctionOutcome, limits: Limits) -> None:
-    """Sends `outcome`, or if no frame can hold it one that fits and says why it is not that one."""
+def send_outcome(send: Callable[[Frame], None], outcome: FunctionOutcome, limits: Limits) -> FunctionOutcome:
+    """Sends `outcome`, or if no frame can hold it one that fits and says why it is not that one; returns which."""
     try:
         send(("outcome", outcome.to_wire()))
     except LimitReached:
-        send(("outcome", _fitting(outcome, limits).to_wire()))
+        outcome = _fitting(outcome, limits)
+        send(("outcome", outcome.to_wire()))
+    return outcome
 
 
 def _fitting(outcome: FunctionOutcome, limits: Limits) -> FunctionOutcome:

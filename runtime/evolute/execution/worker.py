@@ -170,7 +170,9 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     begun_ns = monotonic_ns()
                     outcome = _run(runner, engine, request, limits, kept, chained)
                     outcome = outcome._replace(busy_ns=monotonic_ns() - begun_ns)
-                    send_outcome(channel.send, outcome, limits)
+                    sent = send_outcome(channel.send, outcome, limits)
+                    if sent.chained is not None and sent.write_set:
+                        chained.add(sent.id, sent.write_set)
                     if outcome.exiting:
                         return
                 case "exit":
@@ -214,10 +216,7 @@ def _run_chained(
             return again._replace(exiting=runner.broken or not isinstance(error, EvoluteError))
     if snapshot.has_met_unknown:
         return again._replace(exiting=runner.broken)
-    place = chained.origin, chained.last_id
-    if outcome.write_set:
-        chained.add(request.id, outcome.write_set)
-    return outcome._replace(chained=place)
+    return outcome._replace(chained=(chained.origin, chained.last_id))
 
 
 if __name__ == "__main__":
