@@ -49,7 +49,7 @@ from evolute.database.chain import Link
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
 from evolute.database.fill import Fill
-from evolute.database.pending_view import PendingView
+from evolute.database.pending_view import NOTHING_SHOWN, Mark, PendingView, new_part
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.validation import Validation
@@ -178,13 +178,12 @@ class Committer:
         """Whether a transaction can be run on what is pending: whether that is not too much."""
         return sum(batch.bytes for batch in self._under_way()) <= self._limits.pending_view_bytes_max
 
-    def pending_view(self) -> PendingView | None:
-        """What is pending now, unless it is more than `pending_view_bytes_max`."""
+    def pending_view(self, shown: Mark = NOTHING_SHOWN.mark) -> PendingView | None:
+        """What is pending now and new to who has this mark; None if all that is pending is too much to be shown."""
         if not self.has_view:
             return None
-        arrivals = (arrival for batch in self._under_way() for arrival in batch.arrivals)
-        commits = tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals)
-        return PendingView(self._validation.withdrawals, self._log.published_ts, commits)
+        newest_first = (arrival for batch in reversed(self._under_way()) for arrival in reversed(batch.arrivals))
+        return new_part(shown, self._validation.withdrawals, self._log.published_ts, newest_first)
 
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
@@ -255,7 +254,7 @@ class Committer:
         while self._held:
             arrival = self._held.popleft()
             if arrival.done.cancelled():
-                self._leave(arrival)
+                self._leave(1, arrival.bytes)
             else:
                 self._admit(arrival)
 
@@ -263,7 +262,7 @@ class Committer:
         """Validates. A transaction that passes becomes pending, in the batch that is forming."""
         error = self._fate_unknown or self._validation.error_of(arrival)
         if error is not None:
-            self._leave(arrival)
+            self._leave(1, arrival.bytes)
             if arrival.link is not None:
                 arrival.link.refuse()
             arrival.fail(error)
@@ -294,9 +293,9 @@ class Committer:
         except OutOfRetention:
             fill.refuse()
 
-    def _leave(self, arrival: Arrival) -> None:
-        self._queue_length -= 1
-        self._queue_bytes -= arrival.bytes
+    def _leave(self, count: int, size: int) -> None:
+        self._queue_length -= count
+        self._queue_bytes -= size
 
     # --- Batch --------------------------------------------------------------------------------------------------
 
@@ -334,8 +333,8 @@ class Committer:
         try:
             self._log_writer.publish(batch.last_ts)
             failpoints.hit(failpoints.AFTER_PUBLICATION)
+            self._leave(len(batch.arrivals), batch.bytes)
             for arrival in batch.arrivals:
-                self._leave(arrival)
                 if arrival.on_published is not None:
                     arrival.on_published(arrival.commit_ts)
             # Before the callers go on: queries that have to run again set out while the answers are written.
@@ -355,8 +354,8 @@ class Committer:
         self._log_writer.withdraw(batch.last_ts)
         unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
         self._validation.withdrawn += len(unfounded)
-        for arrival in (*batch.arrivals, *unfounded):
-            self._leave(arrival)
+        self._leave(len(batch.arrivals), batch.bytes)
+        self._leave(len(unfounded), sum(arrival.bytes for arrival in unfounded))
         self._fail(batch.arrivals, error)
         self._fail(unfounded, Withdrawn())
         # Whoever lost against one of these waits for a timestamp that will never be published.

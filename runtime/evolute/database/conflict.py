@@ -80,14 +80,14 @@ class TouchedKeys:
                 return Touch(key, latest)
         if not read_set.ranges:
             return None
-        keys = self._sorted_keys()
+        keys = self._sorted if len(self._sorted) == len(last_touch) else self._sorted_keys()
+        length = len(keys)
         for start, end in read_set.ranges:
-            for index in range(bisect_left(keys, start), len(keys)):
-                key = keys[index]
-                if key >= end:
-                    break
+            index = bisect_left(keys, start)
+            while index < length and (key := keys[index]) < end:
                 if last_touch[key] > after_ts:  # false only in a run that straddles after_ts
                     return Touch(key, last_touch[key])
+                index += 1
         return None
 
     def keys_in(self, start: bytes, end: bytes, after_ts: int) -> Iterator[bytes]:
