@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 from evolute.database.read_set import ReadSet
 
-# Up to this share of a run's keys, new ones are put in their places one by one; beyond it sorting anew is faster.
-SORT_SHARE = 16
+# So many new keys of a run, about those of one commit, are put in their places one by one: that looks at a few of the
+# others, which lie all over the memory. Sorting anew looks at all of them, and is faster for many.
+INSERTED_MAX = 32
 
 
 class Touch(NamedTuple):
@@ -103,7 +104,7 @@ class TouchedKeys:
             return keys
         # A dict keeps the order of first insertion, so the keys that are missing are its last ones.
         new_keys = islice(reversed(self._last_touch), missing)
-        if missing * SORT_SHARE < len(keys):
+        if missing <= INSERTED_MAX:
             for key in new_keys:
                 insort(keys, key)
         else:
