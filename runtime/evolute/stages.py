@@ -8,7 +8,7 @@
                ahead to that, and on the way
     run        in the worker, from its snapshot to its outcome
     validate   from its arrival at the committer until it is pending; longer if a serial turn holds it
-    batch      pending, until its batch is given to the writer, because another is with the disk
+    batch      pending, until its batch is given to the writer: because another is with the disk, or waits for more
     sync       of the batch: put, committed and synced by the writer thread
     publish    from there until all are told, on the event loop
     push       from there, or from whatever else makes a session begin a Transition, until its frame has been written

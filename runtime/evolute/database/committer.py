@@ -15,8 +15,8 @@ touch of its read set later than its `begin_ts` is a Conflict. If it passes, it 
 from that moment others lose against it. So validation order is timestamp order is write order, and the result is as if
 the transactions had run one after the other.
 
-**Batch.** While the disk syncs one batch the next one forms: one sync for many commits. Their puts are merged in
-timestamp order into one storage write, together with LAST_TS.
+**Batch.** While the disk syncs one batch the next one forms: one sync for many commits. Where many are being run it
+waits for more of them (`departure`). Their puts are merged in timestamp order into one storage write, with LAST_TS.
 
 **Publication.** When a batch is durable, one event-loop turn publishes it in the log, tells those who committed,
 breaks subscriptions and wakes waiters, in this order, and no task runs in between. Nothing is told before.
@@ -48,6 +48,7 @@ from evolute.database.batch_writer import BatchWriter
 from evolute.database.chain import Link
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
+from evolute.database.departure import Departure
 from evolute.database.fill import Fill
 from evolute.database.pending_view import NOTHING_SHOWN, Mark, PendingView, new_part
 from evolute.database.read_set import ReadSet
@@ -103,7 +104,7 @@ class Committer:
 
         self._forming: deque[CommitBatch] = deque()
         self._writing: CommitBatch | None = None
-        self._write_scheduled = False
+        self._departure = Departure(self._waiting_length, self._write_next)
         self._idle = asyncio.Event()
         self._idle.set()
         self._serial_turn = asyncio.Lock()
@@ -132,6 +133,7 @@ class Committer:
         seen: int | None = None,
         on_validated: Callable[[bool], None] | None = None,
         link: Link | None = None,
+        others_running: int = 0,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
@@ -141,6 +143,7 @@ class Committer:
         when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
         transaction that was run on pending commits; `link` is its place in a chain. `on_validated` is called in the
         turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
+        `others_running` counts those that are still being run, and may want to commit soon.
 
         Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
         ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the
@@ -165,6 +168,7 @@ class Committer:
         if self._is_serial and not serial:
             self._held.append(arrival)
         else:
+            self._departure.running = others_running
             self._admit(arrival)
         return await arrival.done
 
@@ -203,6 +207,7 @@ class Committer:
         self._require_running()
         async with self._serial_turn:
             self._is_serial = True
+            self._departure.hurry()
             try:
                 await self._idle.wait()
                 self._require_running()
@@ -214,6 +219,7 @@ class Committer:
     async def close(self) -> None:
         """Refuses what arrives from now on, finishes what is under way, and ends the writer thread. Idempotent."""
         self._is_closing = True
+        self._departure.hurry()
         async with self._serial_turn:
             await self._idle.wait()
         self._writer.close()
@@ -280,10 +286,8 @@ class Committer:
         self._idle.clear()
         if arrival.on_validated is not None:
             arrival.on_validated(arrival.follows)
-        if self._writing is None and not self._write_scheduled:
-            # Not at once: whatever else arrives in this turn of the loop shares the sync.
-            self._write_scheduled = True
-            self._loop.call_soon(self._write_next)
+        if self._writing is None:
+            self._departure.joined()
 
     def _settle_fill(self, fill: Fill) -> None:
         if fill.start == fill.end:
@@ -299,8 +303,10 @@ class Committer:
 
     # --- Batch --------------------------------------------------------------------------------------------------
 
+    def _waiting_length(self) -> int:
+        return sum(len(batch.arrivals) for batch in self._forming)
+
     def _write_next(self) -> None:
-        self._write_scheduled = False
         if self._writing is None and self._forming and self._fate_unknown is None:
             self._writing = self._forming.popleft()
             self._writer.write(self._writing)
@@ -314,11 +320,11 @@ class Committer:
         self._writing = None
         match error:
             case None:
-                self._write_next()  # the disk works while we publish
+                self._departure.leave_or_wait()  # the disk works while we publish
                 self._publish(batch)
             case StorageFull() | StorageFailed():
                 self._withdraw(batch, error)
-                self._write_next()
+                self._departure.leave_or_wait()
             case _:
                 self._stop(error, batch)
         self._set_idle()

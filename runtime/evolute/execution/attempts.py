@@ -63,7 +63,7 @@ class Attempts:
         self._limits = limits
         self._lines = ContentionLines()
         self._crowd = Crowd(width, limits)
-        self.conflicts = 0
+        self.conflicts = self._running = 0
         self.serial_runs = 0
 
     @property
@@ -143,7 +143,11 @@ class Attempts:
                 turn.leave()
 
         try:
-            run = await attempt(FRESH if turn is not None or place.is_narrow else FIRST)
+            self._running += 1
+            try:
+                run = await attempt(FRESH if turn is not None or place.is_narrow else FIRST)
+            finally:
+                self._running -= 1
             if not run.write_set:
                 return run.value, run.begin_ts
             return run.value, await self._commit(run, on_commit, on_validated=on_validated)
@@ -181,4 +185,5 @@ class Attempts:
             seen=run.seen,
             link=run.link,
             on_validated=on_validated,
+            others_running=self._running,
         )
