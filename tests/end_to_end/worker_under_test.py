@@ -53,7 +53,7 @@ class WorkerUnderTest:
         self.loaded = self.receive()
 
     def send(self, *frame: Any) -> None:
-        self._channel.send([frame])
+        self._channel.send(frame)
 
     def receive(self) -> Frame:
         while not self._frames:

@@ -8,10 +8,10 @@ comment or empty line, are exactly what must come of it:
     compute from 7: …; held: …      results are needed, of at least timestamp 7
     await burst, retry …, close …   the other effects
 
-The clock stands at 1000 ms and the server's latest timestamp is 100, unless a command says otherwise. Tokens are looked
-at at once: `ada` is Ada's, `ada@2000` until 2000 ms. Only for `later …` something must be fetched, and `verify` comes,
-until `verified` or `refused` says what the token is worth. With
-SCRIPTS_REWRITE=1 in the environment the scripts take on what came.
+The clock stands at 1000 ms and the server's latest timestamp is 100, unless a command says otherwise or shows a later
+one. Tokens are looked at at once: `ada` is Ada's, `ada@2000` until 2000 ms. Only for `later …` something must be
+fetched, and `verify` comes, until `verified` or `refused` says what the token is worth. With SCRIPTS_REWRITE=1 in the
+environment the scripts take on what came.
 """
 
 from __future__ import annotations
@@ -104,10 +104,15 @@ class Driver:
         disclosure = Disclosure(redact="redact" in words, new_request_id=lambda: "0123456789abcdef")
         self.session = Session(limits=limits, disclosure=disclosure, on_dirty=lambda: None)
         self.now_ns = NOW_NS
+        self.published_ts = PUBLISHED_TS
 
     def do_now(self, rest: str) -> None:
         """The clock stands at so many milliseconds."""
         self.now_ns = int(rest) * NS_PER_MS
+
+    def do_published(self, rest: str) -> None:
+        """So late is it, for all that anybody else has committed."""
+        self.published_ts = int(rest)
 
     def do_revoked(self, rest: str) -> list[Effect]:
         """The admin key of that name."""
@@ -128,17 +133,20 @@ class Driver:
 
     def do_turn(self, rest: str) -> list[Effect]:
         """The event loop turns, and no input is waiting."""
-        return self.session.begin(now_ns=self.now_ns)
+        return self.session.begin(now_ns=self.now_ns, published_ts=self.published_ts)
 
     def do_burst_over(self, rest: str) -> list[Effect]:
         return self.session.burst_over()
 
     def do_committed(self, rest: str) -> None:
-        self.session.mutation_committed(int(rest))
+        self.published_ts = int(rest)
+        self.session.mutation_committed(self.published_ts)
 
     def do_mutated(self, rest: str) -> list[Effect]:
         """`TS VALUE [; log line]…`, or `failed MESSAGE [; data DATA] [; log line]…`"""
-        return self.session.mutation_done(outcome_of(rest))
+        outcome = outcome_of(rest)
+        self.published_ts = max(self.published_ts, outcome.ts)
+        return self.session.mutation_done(outcome, now_ns=self.now_ns, published_ts=self.published_ts)
 
     def do_acted(self, rest: str) -> list[Effect]:
         """`REQUEST` and then as for `mutated`."""
@@ -168,6 +176,7 @@ class Driver:
                 call, CallResult(value, error, ("[LOG] 'ran'",), ReadSet()), int(ts), 0
             )
         self.computed = None
+        self.published_ts = max(self.published_ts, int(ts))
         return self.session.results_ready(int(ts), results, now_ns=NOW_NS)
 
     def do_touch(self, rest: str) -> None:

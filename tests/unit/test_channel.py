@@ -44,7 +44,8 @@ def test_bytes_that_are_no_frame_are_refused(body: bytes) -> None:
 def test_blocking_receive_returns_every_frame_that_has_arrived_and_then_the_end() -> None:
     ours, theirs = socket.socketpair()
     sender, receiver = BlockingChannel(ours, MAX), BlockingChannel(theirs, MAX)
-    sender.send(FRAMES)
+    for frame in FRAMES:
+        sender.send(frame)
     assert receiver.recv() == FRAMES
     ours.sendall(encode_frame(FRAMES[0], MAX)[:10])
     sender.close()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +65,8 @@ from evolute.protocol.messages import (
     UserToken,
 )
 from evolute.registry.registry import RegistryReport
-from evolute.sync.connection import Connection, Host
+from evolute.sync.connection import Connection
+from evolute.sync.host import Host
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.sync.intake import Intake
 from evolute.sync.socket import SocketGone
@@ -197,19 +198,19 @@ class TestSocket:
         while self._on_message is not None and self._incoming and not self._is_paused:
             self._on_message(self._incoming.popleft())
 
-    def send_now(self, message: bytes, *, more: bool = False) -> bool:
+    def send_now(self, messages: Sequence[bytes]) -> int:
         if self.closed is not None:
             raise SocketGone
         if not self.reads.is_set():
-            return False
-        self.raw.append(message)
-        self.messages.append(decode_server(message))
+            return 0
+        self.raw += messages
+        self.messages += map(decode_server, messages)
         self._changed.set()
-        return True
+        return len(messages)
 
     async def send(self, message: bytes) -> None:
         await self.reads.wait()
-        assert self.send_now(message)
+        assert self.send_now([message])
 
     async def close(self, code: int | None, reason: str) -> None:
         self.closed = (code, reason)

@@ -10,7 +10,7 @@ import pytest
 
 from evolute.execution import function_log
 from evolute.execution.call_log import CallLog, CallLogEntry
-from evolute.execution.function_log import LogLines, captured
+from evolute.execution.function_log import Captured, LogLines
 from evolute.limits import Limits
 
 
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 def test_print_and_logging_become_lines_with_levels() -> None:
     lines = LogLines(Limits())
-    with captured(lines):
+    with Captured(lines):
         print("a", 1, {"b": None})
         print("two\nlines")
         print("no newline", end="")
@@ -56,7 +56,7 @@ def test_outside_a_call_print_and_logging_go_where_they_went(capfd: pytest.Captu
 
 def test_concurrent_calls_keep_their_lines_apart_in_tasks_and_threads() -> None:
     async def call(name: str, lines: LogLines) -> None:
-        with captured(lines):
+        with Captured(lines):
             for number in range(3):
                 print(name, number)
                 await asyncio.sleep(0)
@@ -73,7 +73,7 @@ def test_concurrent_calls_keep_their_lines_apart_in_tasks_and_threads() -> None:
 
 def test_too_many_lines_end_with_one_that_says_so() -> None:
     lines = LogLines(Limits(log_lines_max=4))
-    with captured(lines):
+    with Captured(lines):
         for number in range(10):
             print(number)
     assert lines.finish() == (
@@ -86,7 +86,7 @@ def test_too_many_lines_end_with_one_that_says_so() -> None:
 
 def test_a_long_line_is_cut_at_its_bytes() -> None:
     lines = LogLines(Limits(log_line_bytes_max=50))
-    with captured(lines):
+    with Captured(lines):
         print("\N{SNOWMAN}" * 1000)
         for _ in range(1000):
             print("ab", end="")

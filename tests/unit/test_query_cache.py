@@ -17,7 +17,7 @@ from evolute.database.database import Database
 from evolute.database.read_set import ReadSet
 from evolute.database.transaction import Transaction
 from evolute.errors import Overloaded
-from evolute.execution.query_cache import QueryBatch, QueryCache
+from evolute.execution.query_cache import Found, QueryBatch, QueryCache, Wanted
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallError, CallResult
 from evolute.limits import MIB, Limits
@@ -503,7 +503,7 @@ def test_what_another_caller_has_is_not_taken_over_once_a_commit_has_broken_it(t
 
             def ask_again(who: bytes) -> None:
                 told.append(len(test.batches))
-                test.cache.begin([reads("a", who)])
+                test.cache.begin(Wanted((reads("a", who),), (), 0), lambda wanted, found: None)
 
             for result, who in zip(results, (b"ada", b"bob"), strict=True):
                 result.hold(partial(ask_again, who))
@@ -590,14 +590,44 @@ def test_what_was_begun_is_what_the_session_then_waits_for(tmp_path: Path) -> No
     async def scenario() -> None:
         async with opened(tmp_path) as test:
             await test.cache.latest(reads("a"))
-            test.cache.begin([reads("a"), reads("b")])
+            both, one = Wanted((reads("a"), reads("b")), (), 0), Wanted((reads("b"),), (), 0)
+            told: list[tuple[Wanted, Found]] = []
+
+            def then(wanted: Wanted, found: Found) -> None:
+                told.append((wanted, found))
+
+            assert test.cache.begin(both, then)
             assert test.cache.statistics().running == 1
-            test.cache.begin([reads("b")])
+            assert test.cache.begin(one, then)
+            assert test.cache.begin(both, then), "who wants the same is told the same"
             ts, results = await test.cache.results_at([reads("a"), reads("b")], [], at_least_ts=0)
             assert_good(ts, list(results.values()))
             assert test.batches == [("a",), ("b",)]
-            test.cache.begin([reads("b")])
+            await turns()
+            only_b = {reads("b"): results[reads("b")]}
+            assert told == [(both, (ts, results)), (both, (ts, results)), (one, (ts, only_b))]
+            assert not test.cache.begin(one, then), "there is nothing to wait for"
             assert test.cache.statistics().running == 0
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_for_a_run_is_told_if_it_was_not_enough_or_failed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as test:
+            told: list[Found] = []
+            first_ts = await test.put(a="1")
+            test.hold_runs()
+            assert test.cache.begin(Wanted((reads("a"),), (), first_ts), lambda wanted, found: told.append(found))
+            await turns()
+            await test.put(a="2")
+            test.let_go()
+            await turns()
+            assert told == [None], "what the run has read was broken when it ended"
+            test.fault = Overloaded("no room")
+            assert test.cache.begin(Wanted((reads("a"),), (), first_ts), lambda wanted, found: told.append(found))
+            await turns()
+            assert told[1] is test.fault
 
     asyncio.run(scenario())
 
@@ -660,7 +690,7 @@ def test_who_asks_for_many_leaves_workers_to_others(tmp_path: Path) -> None:
         async with opened(tmp_path, replace(LIMITS, queries_per_run_max=2)) as test:
             many = [reads(name) for name in "abcde"]
             first_ts = await test.put(a="1", b="1", c="1", d="1", e="1")
-            assert test.cache.begin(many) is None
+            assert not test.cache.begin(Wanted(tuple(many), (), first_ts), lambda wanted, found: None)
             test.hold_runs()
             asking = asyncio.create_task(test.cache.results_at(many, (), at_least_ts=first_ts))
             await turns()

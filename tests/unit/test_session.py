@@ -230,7 +230,7 @@ class World:
         else:  # read-only, or replayed
             outcome = Outcome(b"null", None, (), self.random.randint(90, self.history.published_ts))
         self.running = None
-        self.perform(self.session.mutation_done(outcome))
+        self.perform(self.session.mutation_done(outcome, now_ns=10**15, published_ts=self.history.published_ts))
 
     def schedule(self) -> None:
         self.is_scheduled = True
@@ -239,7 +239,7 @@ class World:
         """Nobody begins a Transition that the session has not asked for."""
         if self.is_scheduled:
             self.is_scheduled = False
-            self.perform(self.session.begin(now_ns=0))
+            self.perform(self.session.begin(now_ns=10**15, published_ts=self.history.published_ts))
 
     def end_burst(self) -> None:
         if self.burst:
@@ -331,7 +331,7 @@ def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
     queries.add(0, call)
 
     def run(error: CallError | None, journal: str | None) -> list[int]:
-        (asked,) = queries.stale_calls()
+        (asked,) = queries.wanted()[0]
         value = None if error else b"1"
         results = {asked: QueryResult(asked, CallResult(value, error, (), ReadSet(), journal=journal), 1, 0)}
         queries.accept(results)
@@ -342,4 +342,4 @@ def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
 
     crashed = CallError("died", code=FunctionCrashed.code)
     assert [run(crashed, None), run(crashed, None), run(None, "J"), run(crashed, "J")] == [[1], [2], [], [1]]
-    assert queries.stale_calls() == (call._replace(journal="J"),)
+    assert queries.wanted()[0] == (call._replace(journal="J"),)

@@ -44,7 +44,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("kept")
-    with side_effects.refused(), pytest.raises(SideEffectRefused, match=r"Can't .* Use an action"):
+    with side_effects.Refused(), pytest.raises(SideEffectRefused, match=r"Can't .* Use an action"):
         REFUSED[name](tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "kept")]
 
@@ -54,7 +54,7 @@ def test_reading_importing_and_printing_are_free(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lazily_imported.py").write_text("value = 1")
     importlib.invalidate_caches()
-    with side_effects.refused():
+    with side_effects.Refused():
         assert (tmp_path / "lazily_imported.py").read_text() == "value = 1"
         assert importlib.import_module("lazily_imported").value == 1
         print("free")
@@ -76,7 +76,7 @@ def test_another_thread_is_left_alone(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=background)
     thread.start()
-    with side_effects.refused():
+    with side_effects.Refused():
         begin.set()
         assert done.wait(10)
     thread.join()
@@ -84,8 +84,8 @@ def test_another_thread_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_afterwards_everything_is_allowed_again(tmp_path: Path) -> None:
-    with contextlib.suppress(SideEffectRefused), side_effects.refused():
-        with side_effects.refused():
+    with contextlib.suppress(SideEffectRefused), side_effects.Refused():
+        with side_effects.Refused():
             pass
         socket.socket()
     socket.socket().close()
@@ -105,7 +105,7 @@ def test_functions_on_several_threads_are_guarded_each_for_itself(tmp_path: Path
         return False
 
     def first() -> None:
-        with side_effects.refused():
+        with side_effects.Refused():
             entered.set()
             other_entered.wait(10)
         left.set()
@@ -114,7 +114,7 @@ def test_functions_on_several_threads_are_guarded_each_for_itself(tmp_path: Path
 
     def second() -> None:
         entered.wait(10)
-        with side_effects.refused():
+        with side_effects.Refused():
             other_entered.set()
             left.wait(10)
             seen["second, inside"] = refuses()

@@ -130,6 +130,23 @@ def test_after_the_call_nothing_is_raised_and_the_next_starts_anew(clock: CallCl
     assert 4e6 < clock.user_ns < 50e6
 
 
+def test_the_timer_of_an_earlier_call_serves_the_next_ones(clock: CallClock) -> None:
+    clock.start(40, "x")
+    clock.stop()
+    clock.start(80, "y")
+    with pytest.raises(TimeLimit, match="0\\.08s"):
+        clock.user_code(busy, 1000)
+    clock.stop()
+    assert clock.user_ns >= 80e6  # reminded after 40 ms, and set again for what was left
+
+    clock.start(5000, "long")
+    clock.stop()
+    clock.start(30, "short")
+    with pytest.raises(TimeLimit, match="0\\.03s"):
+        clock.user_code(busy, 1000)
+    clock.stop()
+
+
 def test_a_closed_scope_refuses() -> None:
     clock = CallClock(LIMITS)
     clock.start(10, "x")

@@ -85,7 +85,7 @@ def without_system_fields(document: Mapping[str, object]) -> dict[str, object]:
 
 def checked_fields(fields: object, method: str) -> Mapping[str, object]:
     """Raises InvalidValue if `fields` is not a mapping."""
-    if isinstance(fields, Mapping):
+    if type(fields) is dict or isinstance(fields, Mapping):
         return fields
     raise InvalidValue(f"Invalid argument `value` for `db.{method}`: expected a dict, but got {type_name(fields)}")
 

@@ -133,9 +133,11 @@ class Comparisons:
         """
         keywords = self._keywords
         if not self._given and tuple(keywords) == index.key_fields[: len(keywords)]:
-            values = keywords.values()
-            if not any(isinstance(value, Range) for value in values):
-                return index.range_of(values)  # equal fields in the index's order: nothing to sort or to refuse
+            for value in keywords.values():
+                if isinstance(value, Range):
+                    break
+            else:
+                return index.range_of(keywords.values())  # equal fields in its order: nothing to sort or to refuse
         return _key_range(f"{table}.{index.name}", index, self._on(index))
 
     def _on(self, index: IndexEntry) -> list[Comparison]:

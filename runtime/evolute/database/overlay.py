@@ -101,11 +101,14 @@ class Overlay:
         self._undo: list[_UndoDocument | _UndoRaw] = []
 
     def put_document(self, document_key: bytes, write: DocumentWrite) -> None:
-        self._freeze_scans()
+        if self.scans:
+            self._freeze_scans()
         before = self.documents.get(document_key)
         self._undo.append(_UndoDocument(document_key, before))
         self.documents[document_key] = write
-        self._set_entries(before.new_keys if before is not None else write.old_keys, None)
+        keys = before.new_keys if before is not None else write.old_keys
+        if keys is not write.new_keys:
+            self._set_entries(keys, None)
         self._set_entries(write.new_keys, document_key)
 
     def put_raw(self, key: bytes, value: bytes | None, *, stamped: int = 0) -> None:
@@ -210,9 +213,12 @@ class Overlay:
                 continue
             puts[document_key] = write.new
             touched.add(document_key)
-            touched.update(write.old_keys, write.new_keys)
+            touched.update(write.new_keys)
             if write.stamped:
                 stamped[document_key] = write.stamped
+            if write.old_keys is write.new_keys:
+                continue
+            touched.update(write.old_keys)
             for key in write.old_keys:
                 if key not in write.new_keys:
                     puts[key] = None

@@ -41,7 +41,9 @@ class QuerySource(Protocol):
 
     def table(self, name: str) -> TableDefinition | None: ...
     def declared_index(self, table: str, index: str) -> IndexDefinition | None: ...
-    def scan(self, table_number: int, start: bytes, end: bytes, *, reverse: bool) -> Iterator[dict[str, Value]]: ...
+    def scan(
+        self, table_number: int, start: bytes, end: bytes, *, reverse: bool
+    ) -> Generator[dict[str, Value], None, None]: ...
     def poison(self, error: InvalidQuery) -> InvalidQuery: ...
 
 
@@ -119,14 +121,12 @@ class Query(Generic[D]):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def first(self) -> D | None:
-        rows = self._start()
-        row = next(rows, None)
-        rows.close()
-        return row
+        rows = self._read(1)
+        return rows[0] if rows else None
 
     def unique(self) -> D | None:
         """The only document, or None. Raises NotUnique for two."""
-        rows = self._taken(2)
+        rows = self._read(2)
         if len(rows) < 2:
             return rows[0] if rows else None
         first, second = (cast("dict[str, str]", row)["_id"] for row in rows)
@@ -138,56 +138,49 @@ class Query(Generic[D]):
         """The first `n` documents, or as many as there are."""
         if type(n) not in (int, Int64) or n < 0:
             raise self._misused("Arg 1 `n` to `take` must be a non-negative integer")
-        return self._taken(n)
+        return self._read(n)
 
     def collect(self) -> list[D]:
         """All documents."""
-        return list(self._start())
+        return self._read(None)
 
     def __iter__(self) -> Iterator[D]:
         """One by one; leaving the loop early leaves the rest unread."""
-        return self._start()
+        self._begin()
+        return self._one_by_one()
 
     def walk(self) -> Walk:
         """For `page.read_page`, which reads a part of it. The query is used up."""
-        self._start().close()
+        self._begin()
         definition, index, start, end = self._resolved()
         number, reverse = (None if definition is None else definition.number), self._order == "desc"
         fingerprint = query_fingerprint(self._table, index, start, end, reverse=reverse, filters=self._predicates)
         return Walk(number, index_prefix(index.id), start, end, reverse, self._predicates, fingerprint)
 
-    def _taken(self, n: int) -> list[D]:
-        rows = self._start()
-        taken = list(islice(rows, n))
-        rows.close()
-        return taken
-
-    def _start(self) -> Generator[D, None, None]:
-        match self._state:
-            case "building":
-                self._state = "iterating"
-                return self._rows()
-            case "iterating":
-                raise self._misused("Iteration can only begin on a query once.")
-            case "chained":
-                raise self._misused("This query has been chained with another operator and can't be reused.")
-            case "closed":
-                raise self._misused("This query is closed and can't emit any more values.")
-
-    def _rows(self) -> Generator[D, None, None]:
+    def _read(self, n: int | None) -> list[D]:
+        """The first `n`, or all."""
+        self._begin()
         try:
-            predicates = self._predicates
-            for row in self._documents():
-                if not predicates or all(predicate(row) for predicate in predicates):
-                    yield cast(D, row)
+            rows = self._rows()
+            taken = list(islice(rows, n))
+            rows.close()  # nothing more of it is read
+            return taken
         finally:
             self._state = "closed"
 
-    def _documents(self) -> Iterator[dict[str, Value]]:
+    def _one_by_one(self) -> Generator[D, None, None]:
+        try:
+            yield from self._rows()
+        finally:
+            self._state = "closed"
+
+    def _rows(self) -> Generator[D, None, None]:
         definition, _, start, end = self._resolved()
         if definition is None:
-            return iter(())
-        return self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+            return _nothing()
+        documents = self._source.scan(definition.number, start, end, reverse=self._order == "desc")
+        rows = cast("Generator[D, None, None]", documents)
+        return _filtered(rows, self._predicates) if self._predicates else rows
 
     def _resolved(self) -> tuple[TableDefinition | None, IndexEntry, bytes, bytes]:
         """The table, the index that is read, and which interval of it."""
@@ -223,6 +216,17 @@ class Query(Generic[D]):
 
     # --- states ------------------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        match self._state:
+            case "building":
+                self._state = "iterating"
+            case "iterating":
+                raise self._misused("Iteration can only begin on a query once.")
+            case "chained":
+                raise self._misused("This query has been chained with another operator and can't be reused.")
+            case "closed":
+                raise self._misused("This query is closed and can't emit any more values.")
+
     def _chained(self) -> Query[D]:
         """A copy to take one more step; this one is used up."""
         if self._state != "building":
@@ -235,3 +239,14 @@ class Query(Generic[D]):
 
     def _misused(self, message: str) -> InvalidQuery:
         return self._source.poison(InvalidQuery(message))
+
+
+def _filtered(rows: Iterator[D], predicates: tuple[Predicate, ...]) -> Generator[D, None, None]:
+    for row in rows:
+        if all(predicate(row) for predicate in predicates):
+            yield row
+
+
+def _nothing() -> Generator[D, None, None]:
+    """What a table holds that does not exist yet."""
+    yield from ()

@@ -56,21 +56,21 @@ class Tables:
 
     def definition(self, name: str) -> TableDefinition | None:
         """None if there is no such table. Raises InvalidValue for what cannot be a table's name."""
-        try:
-            return self._definitions[name]
-        except KeyError:
-            pass
+        known = self._definitions.get(name)
+        if known is not None or name in self._definitions:
+            return known
         check_table_name(name)
         data = self._get_raw(table_key(name))
         definition = definition_from(data) if data is not None else None
         self._definitions[name] = definition
+        if definition is not None:
+            self._names[definition.number] = name
         return definition
 
     def name(self, number: int) -> str | None:
-        try:
-            return self._names[number]
-        except KeyError:
-            pass
+        known = self._names.get(number)
+        if known is not None or number in self._names:
+            return known
         data = self._get_raw(table_number_key(number))
         name = name_from(data) if data is not None else None
         self._names[number] = name

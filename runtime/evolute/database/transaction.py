@@ -345,7 +345,9 @@ class Transaction:
 
     def used(self) -> dict[str, int]:
         """How much of each limit was used, by the name of its setting; scheduling counts its own."""
-        return self._budget.used() | {"read_set_intervals_max": len(self.read_set)}
+        used = self._budget.used()
+        used["read_set_intervals_max"] = len(self.read_set)
+        return used
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from evolute.errors import TimeLimit
 from evolute.execution.action_call import given_out, refusal, taken_in
 from evolute.execution.action_context import ActionCalls, ActionContext, AskServer
 from evolute.execution.call_failure import call_error, in_user_code
-from evolute.execution.function_log import LogLines, captured
+from evolute.execution.function_log import Captured, LogLines
 from evolute.execution.limit_warnings import LimitWarnings
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, FunctionRequest
@@ -147,7 +147,7 @@ async def _user_code(
     lines: LogLines,
 ) -> object:
     """What the action raises is kept and not raised: SystemExit would end the event loop."""
-    with captured(lines):
+    with Captured(lines):
         try:
             return await definition.function.python(context, **named)
         except BaseException as failure:

@@ -14,7 +14,7 @@ from evolute.execution.action_call import given_out, refusal, taken_in
 from evolute.execution.action_timer import ActionTimer
 from evolute.execution.blocking_context import BlockingActionContext, BlockingAsk, blocking_calls
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
-from evolute.execution.function_log import LogLines, captured
+from evolute.execution.function_log import Captured, LogLines
 from evolute.execution.limit_warnings import LimitWarnings
 from evolute.execution.process_guard import ProcessGuard, builtins_changed
 from evolute.execution.request import Call, CallError, CallResult, FunctionOutcome, FunctionRequest
@@ -76,7 +76,7 @@ class BlockingRunner:
         try:
             if timer is not None:
                 timer.start()
-            with captured(lines):
+            with Captured(lines):
                 returned = definition.function.python(context, **named)
         finally:
             if timer is not None:

@@ -14,7 +14,7 @@ from evolute.clock import SystemClock
 from evolute.database.snapshot import Snapshot
 from evolute.execution.action_timer import ActionTimer
 from evolute.execution.blocking_runner import BlockingRunner
-from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.channel import BlockingChannel
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
 from evolute.execution.request import FunctionOutcome, FunctionRequest
@@ -60,19 +60,16 @@ class BlockingWorker:
             )
         except BaseException as error:
             outcome = unanswerable(request, error, self._package, self._limits)
-        send_outcome(self._send, outcome, self._limits)
+        send_outcome(self._channel.send, outcome, self._limits)
         return outcome
 
     def _ask(self, request_id: int, operation: str, payload: Any) -> tuple[bool, Any]:
         """Raises TimeLimit; then the reply may still come, but the process ends with its action."""
         self._timer.left_s()
         callback_id = next(self._callback_ids)
-        self._send(("callback", request_id, callback_id, operation, payload))
+        self._channel.send(("callback", request_id, callback_id, operation, payload))
         while not self._channel.wait_readable(self._timer.left_s()):
             pass  # the timer says so
         ((name, number, ok, answer),) = self._channel.recv()
         assert (name, number) == ("reply", callback_id), f"who waits for an answer is sent nothing else, but {name!r}"
         return ok, answer
-
-    def _send(self, frame: Frame) -> None:
-        self._channel.send((frame,))

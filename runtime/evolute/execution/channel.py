@@ -19,7 +19,6 @@ from __future__ import annotations
 import marshal
 import select
 import socket
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from evolute.errors import LimitReached, MalformedMessage
@@ -102,9 +101,9 @@ class BlockingChannel:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
 
-    def send(self, frames: Iterable[Frame]) -> None:
-        """Sends all frames in one write. Raises LimitReached, before anything is sent, if one is too large."""
-        self._socket.sendall(b"".join([encode_frame(frame, self._frame_bytes_max) for frame in frames]))
+    def send(self, frame: Frame) -> None:
+        """Raises LimitReached, before anything is sent, if it is too large."""
+        self._socket.sendall(encode_frame(frame, self._frame_bytes_max))
 
     def close(self) -> None:
         self._socket.close()

@@ -10,6 +10,7 @@ A context is the function's for as long as its scope is open.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,7 @@ class QueryContext:
     """`ctx` of a query."""
 
     kind: Kind = "query"
+    _db: type[ContextReader] = ContextReader
 
     def __init__(self, attempt: Attempt, calls: NestedCalls, scope: Scope, depth: int) -> None:
         self._attempt = attempt
@@ -103,9 +105,12 @@ class QueryContext:
         self._number = attempt.calls_made
         attempt.calls_made += 1
         self.depth = depth
-        self._pages = Pages(attempt.transaction, attempt.journal, depth)
-        self.db = ContextReader(attempt.transaction, scope, attempt.registry.schema, self._pages)
-        self.auth = ContextAuth(attempt.call.identity, attempt)
+        pages = Pages(attempt.transaction, attempt.journal, depth)
+        self.db = self._db(attempt.transaction, scope, attempt.registry.schema, pages)
+
+    @functools.cached_property
+    def auth(self) -> ContextAuth:
+        return ContextAuth(self._attempt.call.identity, self._attempt)
 
     @property
     def now(self) -> datetime:
@@ -140,12 +145,16 @@ class MutationContext(QueryContext):
     """`ctx` of a mutation."""
 
     kind: Kind = "mutation"
+    _db = ContextWriter
 
-    def __init__(self, attempt: Attempt, calls: NestedCalls, scope: Scope, depth: int) -> None:
-        super().__init__(attempt, calls, scope, depth)
-        self.db: ContextWriter = ContextWriter(attempt.transaction, scope, attempt.registry.schema, self._pages)
-        self.scheduler = ContextScheduler(attempt, scope)
-        self.crons = ContextCrons(attempt.registry, attempt.transaction, attempt.limits, scope)
+    @functools.cached_property
+    def scheduler(self) -> ContextScheduler:
+        return ContextScheduler(self._attempt, self._scope)
+
+    @functools.cached_property
+    def crons(self) -> ContextCrons:
+        attempt = self._attempt
+        return ContextCrons(attempt.registry, attempt.transaction, attempt.limits, self._scope)
 
     def run_mutation(self, function: Reference, /, *args: object, **kwargs: object) -> object:
         with self._scope:

@@ -22,7 +22,7 @@ def serve_examinations(channel: BlockingChannel, registry: Registry, engine: Lmd
     side_effects.install()
 
     def answer(request: RowsRequest) -> RowsExamined:
-        with Snapshot(engine.reader()) as snapshot, side_effects.refused():
+        with Snapshot(engine.reader()) as snapshot, side_effects.Refused():
             return examine(request, snapshot, registry.schema, limits)
 
     while True:
@@ -32,8 +32,8 @@ def serve_examinations(channel: BlockingChannel, registry: Registry, engine: Lmd
                     try:
                         examined = answer(RowsRequest(*frame[2]))
                     except Exception:
-                        channel.send([("examination_failed", frame[1], traceback.format_exc())])
+                        channel.send(("examination_failed", frame[1], traceback.format_exc()))
                         return
-                    channel.send([("examined", frame[1], examined.to_wire())])
+                    channel.send(("examined", frame[1], examined.to_wire()))
                 case "exit":
                     return

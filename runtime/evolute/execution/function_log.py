@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TextIO
 
 from evolute.limits import Limits
@@ -82,16 +80,21 @@ def cut(text: str, bytes_max: int, suffix: str) -> str:
     return data[: max(bytes_max - len(suffix), 0)].decode("utf-8", "ignore") + suffix
 
 
-@contextmanager
-def captured(lines: LogLines) -> Iterator[None]:
+class Captured:
     """What is printed and logged inside, in this context, goes to `lines`."""
-    if not isinstance(sys.stdout, _CallWriter):
-        install()  # a test's process, whose test runner changes sys.stdout
-    token = _running.set(lines)
-    try:
-        yield
-    finally:
-        _running.reset(token)
+
+    __slots__ = ("_lines", "_token")
+
+    def __init__(self, lines: LogLines) -> None:
+        self._lines = lines
+
+    def __enter__(self) -> None:
+        if not isinstance(sys.stdout, _CallWriter):
+            install()  # a test's process, whose test runner changes sys.stdout
+        self._token: Token[LogLines | None] = _running.set(self._lines)
+
+    def __exit__(self, *_: object) -> None:
+        _running.reset(self._token)
 
 
 class _CallWriter(io.TextIOBase):

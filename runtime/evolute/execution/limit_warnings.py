@@ -64,14 +64,10 @@ class LimitWarnings:
         used = transaction.used()
         used["scheduled_per_mutation_max"] = transaction.scheduled_count
         used["scheduled_arguments_bytes_max"] = transaction.scheduled_bytes
-        self._warn(lines, used)
-        self.of_call(lines, attempt.call.arguments, value, user_ns, setting)
+        self._warn(lines, used | _of_call(attempt.call.arguments, value, user_ns, setting))
 
     def of_call(self, lines: LogLines, arguments: bytes, value: bytes | None, took_ns: int, setting: str) -> None:
-        """What every call has: arguments, a result unless it failed, a duration."""
-        result_bytes = 0 if value is None else len(value)
-        took_ms = took_ns // NS_PER_MS
-        self._warn(lines, {"arguments_bytes_max": len(arguments), "result_bytes_max": result_bytes, setting: took_ms})
+        self._warn(lines, _of_call(arguments, value, took_ns, setting))
 
     def _warn(self, lines: LogLines, used: Mapping[str, int]) -> None:
         near_from = self._near_from
@@ -86,3 +82,9 @@ class LimitWarnings:
         text, unit, advice = WARNINGS[setting]
         told = [f"{text} (actual: {actual}{unit}, limit: {limit}{unit}).", advice, f"The setting is `{setting}`."]
         lines.add("WARN", " ".join(filter(None, told)))
+
+
+def _of_call(arguments: bytes, value: bytes | None, took_ns: int, setting: str) -> dict[str, int]:
+    """What every call has: arguments, a result unless it failed, a duration."""
+    result_bytes = 0 if value is None else len(value)
+    return {"arguments_bytes_max": len(arguments), "result_bytes_max": result_bytes, setting: took_ns // NS_PER_MS}

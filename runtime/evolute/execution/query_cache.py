@@ -25,10 +25,12 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from evolute.clock import NS_PER_MS, Clock
 from evolute.database.subscriptions import Subscriptions, Token
 from evolute.database.write_log import LogReader
+from evolute.errors import Overloaded
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call, CallResult
 from evolute.limits import Limits
@@ -41,6 +43,21 @@ class QueryBatch:
     begin_ts: int
     results: tuple[CallResult, ...]
 
+
+class Wanted(NamedTuple):
+    """Good results of `stale`, at one timestamp of at least `at_least_ts` at which those that are `held` are good too.
+
+    It is a key, by which those who want the same find each other.
+    """
+
+    stale: tuple[Call, ...]
+    held: tuple[QueryResult, ...]
+    at_least_ts: int
+
+
+# That timestamp and the results of `stale`; None if more must be run; or what the run raised.
+Found: TypeAlias = tuple[int, dict[Call, QueryResult]] | BaseException | None
+Then: TypeAlias = Callable[[Wanted, Found], None]
 
 # Sends the calls on their way at once; what it returns waits for their results.
 Run = asyncio.Task[dict[Call, QueryResult]]
@@ -79,6 +96,9 @@ class QueryCache:
         # How many callers are choosing among results of a call, which they may be about to hold.
         self._interested: Counter[Call] = Counter()
         self._running: dict[Call, Run] = {}
+        # Who is told when a run has ended: those who want the same are looked up as one, in one turn of the loop.
+        self._waiting: dict[Wanted, list[Then]] = {}
+        self._wanted: dict[Run, list[Wanted]] = {}
         self._hits = 0
         self._runs = 0
 
@@ -109,35 +129,44 @@ class QueryCache:
                 self.discard(cached)
         return (await self.results_at(tuple(calls), (), at_least_ts=self._log.published_ts))[1]
 
-    def begin(self, stale: Sequence[Call]) -> Run | None:
-        """Sets out to run those of `stale` that have no live result and are not being run.
+    def begin(self, wanted: Wanted, then: Then) -> bool:
+        """Sets out to run those of the stale calls that have no live result and are not being run.
 
-        Returns the one run that all who lack a result wait for; None if there is none, or more than one, or if they are
-        too many for one.
+        Whether there is one run that all who lack a result wait for: `then` is called when it has ended, with what has
+        been found, which is to be held in that very turn, or it may be evicted. False if there is none, or more than
+        one, or if they are too many for one.
         """
+        if (others := self._waiting.get(wanted)) is not None:
+            others.append(then)
+            return True
         runs: set[Run] = set()
         missing: dict[Call, None] = {}
-        for call in stale:
+        for call in wanted.stale:
             if (running := self._running.get(call)) is not None:
                 runs.add(running)
             elif self._find(call) is None:
                 missing[call] = None
         if len(missing) > self._limits.queries_per_run_max:
-            return None
+            return False
         if missing:
             runs.add(self._start(tuple(missing)))
-        return runs.pop() if len(runs) == 1 else None
+        if len(runs) != 1:
+            return False
+        self._waiting[wanted] = [then]
+        self._wanted[runs.pop()].append(wanted)
+        return True
 
-    def results_now(
-        self, stale: Sequence[Call], held: Collection[QueryResult], *, at_least_ts: int
-    ) -> tuple[int, dict[Call, QueryResult]] | None:
+    def _find_for(self, wanted: Wanted) -> Found:
         """What `results_at` would give, if it would have to wait for nothing."""
         results: dict[Call, QueryResult] = {}
-        for call in stale:
-            if (result := self._find(call)) is None:
-                return None
-            results[call] = result
-        if (ts := self._common_ts((*held, *results.values()), at_least_ts)) is None:
+        try:
+            for call in wanted.stale:
+                if (result := self._find(call)) is None:
+                    return None
+                results[call] = result
+        except Overloaded as error:
+            return error
+        if (ts := self._common_ts((*wanted.held, *results.values()), wanted.at_least_ts)) is None:
             return None
         for result in results.values():
             self._use(result)
@@ -280,6 +309,7 @@ class QueryCache:
 
     def _start(self, calls: tuple[Call, ...]) -> Run:
         task = asyncio.get_running_loop().create_task(self._run(calls, self._begin_batch(calls)))
+        self._wanted[task] = []
         for call in calls:
             self._running[call] = task
         task.add_done_callback(lambda done: self._forget(calls, done))
@@ -289,8 +319,13 @@ class QueryCache:
         for call in calls:
             if self._running.get(call) is task:
                 del self._running[call]
-        if not task.cancelled():
-            task.exception()  # Every waiter has it; a run whose waiters have all gone is nobody's error.
+        error = None if task.cancelled() else task.exception()  # one whose waiters have all gone is nobody's
+        for wanted in self._wanted.pop(task):
+            waiting = self._waiting.pop(wanted)
+            if not task.cancelled():
+                found = error or self._find_for(wanted)
+                for then in waiting:
+                    then(wanted, found)
 
     async def _run(
         self, calls: tuple[Call, ...], finish: Callable[[], Awaitable[QueryBatch]]

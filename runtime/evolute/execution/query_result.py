@@ -104,11 +104,11 @@ class QueryResult:
 
     def same_answer(self, other: QueryResult) -> bool:
         """Whether a client that has `other` needs to hear of this one. Decided on bytes."""
-        return (self.value, self.error, self.log_lines, self.journal) == (
-            other.value,
-            other.error,
-            other.log_lines,
-            other.journal,
+        return (
+            self.value == other.value
+            and self.error == other.error
+            and self.log_lines == other.log_lines
+            and self.journal == other.journal
         )
 
     def hold(self, listener: Listener) -> None:

@@ -16,7 +16,7 @@ from evolute.execution import side_effects
 from evolute.execution.call_failure import INTERNAL_CODE, call_error
 from evolute.execution.completion import CompletionSpoiled, completion_call
 from evolute.execution.context import Attempt
-from evolute.execution.function_log import LogLines, captured
+from evolute.execution.function_log import Captured, LogLines
 from evolute.execution.invocation import Invocation
 from evolute.execution.journal import Journal
 from evolute.execution.limit_warnings import LimitWarnings
@@ -30,6 +30,7 @@ from evolute.execution.request import (
     CallResult,
     FunctionOutcome,
     FunctionRequest,
+    Refusal,
 )
 from evolute.execution.time_limits import CallClock
 from evolute.limits import Limits
@@ -84,11 +85,11 @@ class Runner:
             )
             try:
                 if not self._is_active(request, transaction):
-                    return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=WRONG_DEPLOYMENT)
+                    return _refused(request, snapshot, WRONG_DEPLOYMENT)
                 results.append(self._run_call(request, call, transaction))
             finally:
                 transaction.close()
-        return FunctionOutcome(request.id, snapshot.begin_ts, tuple(results), exiting=self.broken)
+        return FunctionOutcome(request.id, snapshot.begin_ts, tuple(results), exiting=self.broken, seen=snapshot.seen)
 
     def run_mutation(self, request: FunctionRequest, snapshot: Snapshot) -> FunctionOutcome:
         """The request's one call, unless its session shows that it has been committed before."""
@@ -103,22 +104,26 @@ class Runner:
         )
         try:
             if not self._is_active(request, transaction):
-                return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=WRONG_DEPLOYMENT)
+                return _refused(request, snapshot, WRONG_DEPLOYMENT)
             if call.session is not None:
                 record = sessions.find(transaction, *call.session)
                 if record is not None:
                     replayed = CallResult(record.value, None, tuple(record.log_lines), transaction.read_set)
-                    return FunctionOutcome(request.id, snapshot.begin_ts, (replayed,), replayed_ts=record.commit_ts)
+                    seen, replayed_ts = snapshot.seen, record.commit_ts
+                    return FunctionOutcome(
+                        request.id, snapshot.begin_ts, (replayed,), replayed_ts=replayed_ts, seen=seen
+                    )
             if call.job is not None:
                 due = self._begin_job(call, transaction)
                 if due is None:
-                    return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=JOB_CHANGED)
+                    return _refused(request, snapshot, JOB_CHANGED)
                 call = due
             if call.cron is not None and not crons.begin(transaction, Due(*call.cron), call.path, call.arguments):
-                return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=JOB_CHANGED)
+                return _refused(request, snapshot, JOB_CHANGED)
             result = self._run_call(request, call, transaction)
             write_set = transaction.write_set() if result.error is None else None
-            return FunctionOutcome(request.id, snapshot.begin_ts, (result,), write_set, exiting=self.broken)
+            seen, exiting = snapshot.seen, self.broken
+            return FunctionOutcome(request.id, snapshot.begin_ts, (result,), write_set, exiting=exiting, seen=seen)
         finally:
             transaction.close()
 
@@ -165,7 +170,7 @@ class Runner:
         clock.start(getattr(limits, setting), setting)
         value: bytes | None = None
         try:
-            with captured(lines), side_effects.refused():
+            with Captured(lines), side_effects.Refused():
                 value = Invocation(attempt).outermost()
         finally:
             changed = self._guard.restore() if self._guard is not None else []
@@ -216,3 +221,7 @@ class Runner:
                 raise CompletionSpoiled(failure) from None
             transaction.rollback(savepoint)
             record_untold(transaction, end.id, call_error(failure, self.package, self._limits).message)
+
+
+def _refused(request: FunctionRequest, snapshot: Snapshot, refusal: Refusal) -> FunctionOutcome:
+    return FunctionOutcome(request.id, snapshot.begin_ts, (), refused=refusal, seen=snapshot.seen)

@@ -57,6 +57,6 @@ class Scope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.broken_off_by is None and isinstance(error, (RecursionError, MemoryError)):
+        if error is not None and self.broken_off_by is None and isinstance(error, (RecursionError, MemoryError)):
             self.broken_off_by = error  # no call: there is no stack left for one
         self._clock.leave()

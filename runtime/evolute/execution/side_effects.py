@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from evolute.errors import SideEffectRefused
 
@@ -68,18 +66,19 @@ def install() -> None:
     threading.Thread.start = guarded_start  # type: ignore[method-assign, assignment]
 
 
-@contextmanager
-def refused() -> Iterator[None]:
+class Refused:
     """While inside, this thread gets SideEffectRefused for every side effect. Other threads are left alone."""
-    thread = threading.get_ident()
-    if thread in _guarded_threads:
-        yield
-        return
-    _guarded_threads.add(thread)
-    try:
-        yield
-    finally:
-        _guarded_threads.discard(thread)
+
+    __slots__ = ("_guarded",)
+
+    def __enter__(self) -> None:
+        thread = threading.get_ident()
+        self._guarded = None if thread in _guarded_threads else thread  # by whoever is around this one
+        _guarded_threads.add(thread)
+
+    def __exit__(self, *_: object) -> None:
+        if self._guarded is not None:
+            _guarded_threads.discard(self._guarded)
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:

@@ -3,9 +3,10 @@
     user code ───┐ctx┌──────┐  ctx  ┌────────────┐
                  └───┘      └───────┘            ▲ the timer: user time is what lies outside `ctx`
 
-`CallClock` counts both times of a call and owns the process's interval timer while it runs. When the timer fires the
-handler looks at the clock: it sets the timer again for what is left, or raises TimeLimit where the function stands, so
-that the error shows that line. Inside `ctx` nothing is raised; what is due is raised as the function comes out of it.
+`CallClock` counts both times of a call and owns the process's interval timer. When the timer fires the handler looks at
+the clock: it sets the timer again for what is left, or raises TimeLimit where the function stands, so that the error
+shows that line. Inside `ctx` nothing is raised; what is due is raised as the function comes out of it. A timer that was
+set for one call is left to the next ones, which it reminds too soon and never too late: so most calls set none.
 The second stage, for code that swallows the exception or never returns to Python, is the server's: it kills the worker.
 """
 
@@ -24,8 +25,8 @@ from evolute.limits import Limits
 A = TypeVar("A")
 R = TypeVar("R")
 
-_REARM_S_MIN = 0.001
-_RAISE_AGAIN_S = 0.1
+_REARM_NS_MIN = NS_PER_MS
+_RAISE_AGAIN_NS = 100 * NS_PER_MS
 
 
 def user_limit_text(ms: int, setting: str) -> str:
@@ -55,6 +56,7 @@ class CallClock:
         self._inside = 0
         self._entered_ns = 0
         self._started_ns = 0
+        self._rings_ns = 0
         self._system_ns = 0
         self._user_ns_max = 0
         self._setting = ""
@@ -79,20 +81,18 @@ class CallClock:
         self._user_ns_max = user_ms_max * NS_PER_MS
         self._system_ns = 0
         self._inside = 1
-        self._started_ns = self._entered_ns = monotonic_ns()
-        if self._interrupts:
-            signal.setitimer(signal.ITIMER_REAL, max(user_ms_max / 1000, _REARM_S_MIN))
+        self._started_ns = self._entered_ns = started_ns = monotonic_ns()
+        if not started_ns < self._rings_ns <= started_ns + self._user_ns_max:
+            self._ring_in(self._user_ns_max)
 
     def stop(self) -> None:
         """The call has ended: nothing is raised any more. `user_ns` and `total_ns` are its times."""
         self._running = False
         assert self._inside, "a call ends outside of the user's code"
-        if self._interrupts:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        self._count_system_time()
+        ended_ns = monotonic_ns()
         self._inside = 0
-        self.total_ns = monotonic_ns() - self._started_ns
-        self.user_ns = self.total_ns - self._system_ns
+        self.total_ns = ended_ns - self._started_ns
+        self.user_ns = self.total_ns - self._system_ns - (ended_ns - self._entered_ns)
 
     def enter(self) -> None:
         """The function steps into `ctx`. Raises TimeLimit if it should have ended before."""
@@ -107,7 +107,7 @@ class CallClock:
         if self._inside > 1:
             self._inside -= 1
             return
-        self._count_system_time()
+        self._system_ns += monotonic_ns() - self._entered_ns
         self._inside = 0
         if self._due or self._system_ns > self._system_ns_max:
             self._due = False
@@ -116,7 +116,7 @@ class CallClock:
     def user_code(self, function: Callable[..., R], /, *arguments: object, **named: object) -> R:
         """Calls a function of the user's from inside `ctx`: until it returns, time is user time."""
         inside = self._inside
-        self._count_system_time()
+        self._system_ns += monotonic_ns() - self._entered_ns
         try:
             self._inside = 0
             if self._due:
@@ -136,13 +136,14 @@ class CallClock:
 
         return called
 
-    def _count_system_time(self) -> None:
-        """Called inside `ctx`, so that the timer does not raise between the two assignments."""
-        now_ns = monotonic_ns()
-        self._system_ns += now_ns - self._entered_ns
-        self._entered_ns = now_ns
+    def _ring_in(self, left_ns: int) -> None:
+        if self._interrupts:
+            left_ns = max(left_ns, _REARM_NS_MIN)
+            self._rings_ns = monotonic_ns() + left_ns
+            signal.setitimer(signal.ITIMER_REAL, left_ns / NS_PER_S)
 
     def _on_timer(self, signal_number: int, frame: FrameType | None) -> None:
+        self._rings_ns = 0
         if not self._running:
             return
         if self._inside:
@@ -156,14 +157,12 @@ class CallClock:
         left_ns = self._user_ns_max - (monotonic_ns() - self._started_ns - self._system_ns)
         if left_ns <= 0:
             self._raise(user_limit_text(self._user_ms_max, self._setting))
-        if self._interrupts:
-            signal.setitimer(signal.ITIMER_REAL, max(left_ns / NS_PER_S, _REARM_S_MIN))
+        self._ring_in(left_ns)
 
     def _raise(self, text: str) -> None:
         """The first one is kept; where it was swallowed, it is raised again and again."""
         error = TimeLimit(text)
         if self.fired is None:
             self.fired = error
-        if self._interrupts:
-            signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_S)
+        self._ring_in(_RAISE_AGAIN_NS)
         raise error

@@ -30,7 +30,7 @@ from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.database.snapshot import Snapshot
 from evolute.errors import DefinitionError, EvoluteError
 from evolute.execution import function_log
-from evolute.execution.channel import BlockingChannel, Frame
+from evolute.execution.channel import BlockingChannel
 from evolute.execution.kept_snapshots import KeptSnapshots
 from evolute.execution.outcome_frame import send_outcome, unanswerable
 from evolute.execution.process_guard import ProcessGuard
@@ -113,14 +113,14 @@ def _serve(sock: socket.socket) -> None:
         registry = load(sources, limits)
         engine = LmdbEngine(Path(payload["data"]), limits, read_only=True)
     except DefinitionError as error:
-        channel.send([("load_failed", [str(error)])])
+        channel.send(("load_failed", [str(error)]))
         return
     except (EvoluteError, MemoryError):
-        channel.send([("load_failed", [traceback.format_exc()])])
+        channel.send(("load_failed", [traceback.format_exc()]))
         return
     function_log.install()
     garbage_collector.search_seldom()
-    channel.send([("loaded", registry.report())])
+    channel.send(("loaded", registry.report()))
     if payload["lane"] == "transaction":
         _serve_transactions(channel, registry, engine, limits)
     elif payload["lane"] == "blocking":
@@ -159,9 +159,6 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
     runner = Runner(registry, limits, clock, ProcessGuard())
     shown, kept, chained = NOTHING_SHOWN, KeptSnapshots(engine, limits), ChainedWrites(limits.pending_view_bytes_max)
 
-    def send(frame: Frame) -> None:
-        channel.send((frame,))
-
     while True:
         for frame in channel.recv():
             match frame[0]:
@@ -170,8 +167,10 @@ def _serve_transactions(channel: BlockingChannel, registry: Registry, engine: Lm
                     if request.pending is not None:
                         shown = shown.joined(request.pending)
                         request = request._replace(pending=shown)
+                    begun_ns = monotonic_ns()
                     outcome = _run(runner, engine, request, limits, kept, chained)
-                    send_outcome(send, outcome, limits)
+                    outcome = outcome._replace(busy_ns=monotonic_ns() - begun_ns)
+                    send_outcome(channel.send, outcome, limits)
                     if outcome.exiting:
                         return
                 case "exit":
@@ -189,16 +188,14 @@ def _run(
     chained: ChainedWrites,
 ) -> FunctionOutcome:
     """One snapshot for one request, closed before the answer leaves, unless it is to be kept."""
-    begun_ns = monotonic_ns()
     try:
         kept.let_go_of_the_old()
         if request.kept:
-            return kept.run(runner, request)._replace(busy_ns=monotonic_ns() - begun_ns)
+            return kept.run(runner, request)
         if request.chained is not None and chained.begin(request.chained):
-            return _run_chained(runner, engine, request, chained)._replace(busy_ns=monotonic_ns() - begun_ns)
+            return _run_chained(runner, engine, request, chained)
         with Snapshot(engine.reader(), request.pending) as snapshot:
-            outcome = runner.run(request, snapshot)
-            return outcome._replace(seen=snapshot.seen, busy_ns=monotonic_ns() - begun_ns)
+            return runner.run(request, snapshot)
     except BaseException as error:
         return unanswerable(request, error, runner.package, limits)
 
@@ -220,7 +217,7 @@ def _run_chained(
     place = chained.origin, chained.last_id
     if outcome.write_set:
         chained.add(request.id, outcome.write_set)
-    return outcome._replace(seen=snapshot.seen, chained=place)
+    return outcome._replace(chained=place)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import orjson
 from evolute.errors import InvalidValue, MalformedMessage
 from evolute.limits import Limits
 from evolute.protocol.fields import Fields, shown
+from evolute.protocol.json_text import json_text
 from evolute.protocol.messages import (
     NO_ARGUMENTS,
     Action,
@@ -71,18 +72,27 @@ def encode_server(message: ServerMessage) -> bytes:
             return _transition(message)
         case MutationResponse(request_id, result, ts, log_lines):
             assert (ts is not None) == isinstance(result, Success), "a success has a commit timestamp, a failure none"
+            if ts is not None and isinstance(result, Success):
+                return _success(request_id, result.value, ts, log_lines)
             head = {"type": "MutationResponse", "requestId": request_id}
-            return _json(head | _result(result) | {"ts": None if ts is None else encode_ts(ts), "logLines": log_lines})
+            return json_text(head | _result(result) | {"ts": None, "logLines": log_lines})
         case ActionResponse(request_id, result, log_lines):
             head = {"type": "ActionResponse", "requestId": request_id}
-            return _json(head | _result(result) | {"logLines": log_lines})
+            return json_text(head | _result(result) | {"logLines": log_lines})
         case AuthError(error, base_version, attempted):
             tree: Tree = {"type": "AuthError", "error": error, "baseVersion": base_version}
-            return _json({**tree, "authUpdateAttempted": attempted})
+            return json_text({**tree, "authUpdateAttempted": attempted})
         case FatalError(error):
-            return _json({"type": "FatalError", "error": error})
+            return json_text({"type": "FatalError", "error": error})
         case Ping():
             return b'{"type":"Ping"}'
+
+
+def _success(request_id: int, value: bytes, ts: int, log_lines: tuple[str, ...]) -> bytes:
+    """Of nearly every mutation: its bytes are joined, which takes half as long as a tree of them."""
+    head = b'{"type":"MutationResponse","requestId":%d,"success":true,"result":' % request_id
+    lines = json_text(log_lines) if log_lines else b"[]"
+    return b"".join((head, value, b',"ts":"', encode_ts(ts).encode(), b'","logLines":', lines, b"}"))
 
 
 def encode_result(result: Success | Failure, log_lines: tuple[str, ...], journal: str | None = None) -> bytes:
@@ -95,10 +105,10 @@ def encode_result(result: Success | Failure, log_lines: tuple[str, ...], journal
         case Success(value):
             parts += (b'{"type":"QueryUpdated","value":', value)
         case Failure(message, data):
-            parts += (b'{"type":"QueryFailed","errorMessage":', _json(message))
+            parts += (b'{"type":"QueryFailed","errorMessage":', json_text(message))
             if data is not None:
                 parts += (b',"errorData":', data)
-    parts += (b',"logLines":', _json(log_lines), b',"journal":', _json(journal), b"}")
+    parts += (b',"logLines":', json_text(log_lines), b',"journal":', json_text(journal), b"}")
     return b"".join(parts)
 
 
@@ -163,16 +173,16 @@ def decode_client(text: str | bytes, limits: Limits) -> ClientMessage:
     """Raises MalformedMessage."""
     fields = Fields.of_message(text)
     match fields.string("type"):
+        case "Mutation":
+            return Mutation(fields.number("requestId"), *_decode_call(fields, limits))
+        case "Action":
+            return Action(fields.number("requestId"), *_decode_call(fields, limits))
         case "Connect":
             return _decode_connect(fields)
         case "ModifyQuerySet":
             base_version, new_version = fields.number("baseVersion"), fields.number("newVersion")
             modifications = tuple(_decode_query_change(each, limits) for each in fields.mappings("modifications"))
             return ModifyQuerySet(base_version, new_version, modifications)
-        case "Mutation":
-            return Mutation(fields.number("requestId"), *_decode_call(fields, limits))
-        case "Action":
-            return Action(fields.number("requestId"), *_decode_call(fields, limits))
         case "Authenticate":
             return Authenticate(fields.number("baseVersion"), _decode_token(fields))
         case "Event":
@@ -263,18 +273,18 @@ def _decode_token(fields: Fields) -> Token:
 def encode_client(message: ClientMessage) -> bytes:
     match message:
         case Connect():
-            return _json(_connect(message))
+            return json_text(_connect(message))
         case ModifyQuerySet(base_version, new_version, modifications):
             head = {"type": "ModifyQuerySet", "baseVersion": base_version, "newVersion": new_version}
-            return _json({**head, "modifications": [_query_change(each) for each in modifications]})
+            return json_text({**head, "modifications": [_query_change(each) for each in modifications]})
         case Mutation(request_id, path, arguments):
-            return _json({"type": "Mutation", "requestId": request_id, **_call(path, arguments)})
+            return json_text({"type": "Mutation", "requestId": request_id, **_call(path, arguments)})
         case Action(request_id, path, arguments):
-            return _json({"type": "Action", "requestId": request_id, **_call(path, arguments)})
+            return json_text({"type": "Action", "requestId": request_id, **_call(path, arguments)})
         case Authenticate(base_version, token):
-            return _json({"type": "Authenticate", "baseVersion": base_version, **_token(token)})
+            return json_text({"type": "Authenticate", "baseVersion": base_version, **_token(token)})
         case Event(event_type):
-            return _json({"type": "Event", "eventType": event_type, "event": None})
+            return json_text({"type": "Event", "eventType": event_type, "event": None})
 
 
 def _connect(message: Connect) -> Tree:
@@ -370,26 +380,3 @@ def _decode_result(fields: Fields) -> Success | Failure:
 def _decode_version(fields: Fields) -> StateVersion:
     ts = decode_ts(f"{fields.where}.ts", fields.string("ts"))
     return StateVersion(fields.number("querySet"), fields.number("identity"), ts)
-
-
-# --- JSON -----------------------------------------------------------------------------------------------------------
-
-
-def _json(tree: object) -> bytes:
-    """Text that a function logged or raised may hold lone surrogates; they become `?`, or no client could read it."""
-    try:
-        return orjson.dumps(tree)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(_without_surrogates(tree))
-
-
-def _without_surrogates(tree: object) -> object:
-    match tree:
-        case str():
-            return tree.encode("utf-8", "replace").decode("utf-8")
-        case dict():
-            return {key: _without_surrogates(item) for key, item in tree.items()}
-        case list() | tuple():
-            return [_without_surrogates(item) for item in tree]
-        case _:
-            return tree

@@ -48,10 +48,10 @@ class Fields:
         return orjson.dumps(self.any(name))
 
     def string(self, name: str) -> str:
-        found = self.any(name)
-        if not isinstance(found, str):
-            raise self._wrong(name, "a string", found)
-        return found
+        found = self.tree.get(name)
+        if isinstance(found, str):
+            return found
+        raise self._wrong(name, "a string", self.any(name))
 
     def boolean(self, name: str) -> bool:
         found = self.any(name)
@@ -61,10 +61,10 @@ class Fields:
 
     def number(self, name: str) -> int:
         """A version or an id: 0 to 2^32 - 1."""
-        found = self.any(name)
-        if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= NUMBER_MAX:
-            raise self._wrong(name, f"a whole number from 0 to {NUMBER_MAX}", found)
-        return found
+        found = self.tree.get(name)
+        if isinstance(found, int) and 0 <= found <= NUMBER_MAX and not isinstance(found, bool):
+            return found
+        raise self._wrong(name, f"a whole number from 0 to {NUMBER_MAX}", self.any(name))
 
     def optional_whole(self, name: str) -> int | None:
         """Any whole number; one that is written with a point (`3.0`) is whole too."""

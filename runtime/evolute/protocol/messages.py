@@ -66,8 +66,7 @@ class ModifyQuerySet:
     modifications: tuple[AddQuery | RemoveQuery, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
+class Mutation(NamedTuple):
     request_id: int
     path: str
     arguments: bytes
@@ -166,8 +165,7 @@ class Transition:
     server_ts: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(NamedTuple):
     """How a call ended: `value` is what the function returned."""
 
     value: bytes
@@ -181,8 +179,7 @@ class Failure:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MutationResponse:
+class MutationResponse(NamedTuple):
     """`ts` is the commit timestamp: given with a Success, None with a Failure."""
 
     request_id: int

@@ -162,6 +162,8 @@ class FunctionDefinition:
         except ValidationFailed as error:
             raise ValidationFailed(f"ArgumentValidationError: {error}") from None
         assert isinstance(parsed, dict)
+        if not self.parameters:
+            return parsed
         return {self.parameters.get(name, name): value for name, value in parsed.items()}
 
     def unbind(self, named: Mapping[str, object], resolver: Resolver) -> Value:

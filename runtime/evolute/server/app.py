@@ -44,7 +44,7 @@ from evolute.server.plain_pages import plain_pages
 from evolute.server.static_files import StaticFiles
 from evolute.server.websocket import SyncEndpoint, sync_protocol
 from evolute.server.withheld import log_withheld
-from evolute.sync.connection import Host
+from evolute.sync.host import Host
 from evolute.sync.intake import Intake
 from evolute.sync.transition import Disclosure
 

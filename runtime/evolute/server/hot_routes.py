@@ -7,6 +7,7 @@ asked for. Endpoints do not notice: they take an `HttpRequest`, which Starlette'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import QueryParams
@@ -18,6 +19,13 @@ from evolute.server.http_request import HttpRequest
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 _NO_PARAMETERS: Mapping[str, str] = {}
+_KEPT_BYTES_MAX = 64
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters_again(written: bytes) -> QueryParams:
+    """Short ones are nearly always the same: `format=json`."""
+    return QueryParams(written)
 
 
 class PlainRequest:
@@ -34,7 +42,9 @@ class PlainRequest:
     @property
     def query_params(self) -> Mapping[str, str]:
         written = self._scope["query_string"]
-        return QueryParams(written) if written else _NO_PARAMETERS
+        if not written:
+            return _NO_PARAMETERS
+        return _parameters_again(written) if len(written) <= _KEPT_BYTES_MAX else QueryParams(written)
 
 
 class HotRoutes:

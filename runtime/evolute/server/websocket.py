@@ -1,8 +1,10 @@
-"""The sync endpoint, and the one thing that the ASGI server's own websocket protocol lacks: limits that clients need.
+"""The sync endpoint, and what the ASGI server's own websocket protocol lacks: limits that clients need, a short way.
 
 A message may be large, a frame may not: PyPI's client gives up on frames of 16 MiB, so long messages leave as several
 frames. A peer that takes nothing must not hold a socket for ever, so a close that cannot be sent cuts the connection.
-What waits together, such as a response and the Transition behind it, leaves in one write, which costs more than both.
+Most messages come and go as one short frame, round the library's state machine (`frames`), which is left where it is
+between two messages. What waits together, such as a response and the Transition behind it, leaves in one write, which
+costs more than both.
 
 npm's client gives up on a connection on which no whole message has come for a minute, so a long Transition goes to it
 as several messages, and to no other client, because no other one knows them.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -28,7 +30,9 @@ from websockets.typing import BytesLike
 from evolute.errors import Overloaded
 from evolute.limits import Limits
 from evolute.protocol.pieces import chunks_of, fragments_of, is_transition
-from evolute.sync.connection import Connection, Host
+from evolute.server.frames import text_frame, whole_text
+from evolute.sync.connection import Connection
+from evolute.sync.host import Host
 from evolute.sync.socket import SocketGone
 
 NO_CODE = 1005
@@ -37,7 +41,7 @@ NO_CODE = 1005
 OnMessage: TypeAlias = Callable[[str | bytes | None], None]
 
 _PROTOCOL = "evolute.protocol"
-_UNWRITTEN_BYTES_MAX = 64 * 1024
+_WRITE_BYTES_MAX = 64 * 1024
 
 _NPM_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.")
 _FIRST_WITH_CHUNKS = (1, 28)
@@ -104,14 +108,12 @@ class ProtocolSocket:
     def __init__(self, protocol: SyncProtocol, chunk_bytes: int | None = None) -> None:
         self._protocol = protocol
         self._chunk_bytes = chunk_bytes
-        self._short_bytes = min(protocol.fragment_bytes, chunk_bytes or protocol.fragment_bytes)
+        protocol.short_bytes = min(protocol.fragment_bytes, chunk_bytes or protocol.fragment_bytes)
         self.listen = protocol.listen
+        self.send_now = protocol.send_now
         self.pause = protocol.pause
         self.resume = protocol.resume
         self.close = protocol.end
-
-    def send_now(self, message: bytes, *, more: bool = False) -> bool:
-        return len(message) <= self._short_bytes and self._protocol.send_now(message, more=more)
 
     async def send(self, message: bytes) -> None:
         if self._chunk_bytes is not None and len(message) > self._chunk_bytes and is_transition(message):
@@ -153,12 +155,12 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     """
 
     fragment_bytes: int
+    short_bytes = 0
     close_s: float
     begun: BegunMessages
     _begun_bytes = 0
     _has_ended = False
     _heard_at = 0.0
-    _unwritten_bytes = 0
     _on_message: OnMessage | None = None
     _is_paused = False
 
@@ -201,6 +203,18 @@ class SyncProtocol(WebSocketsSansIOProtocol):
             on_message(None)
         return True
 
+    def _take_texts(self, data: bytes) -> int:
+        """Hands over the texts with which `data` begins, as long as somebody listens; returns where they end."""
+        taken = 0
+        if self.conn.reader.buffer or self.conn.current_size is not None:
+            return taken  # the library is in the middle of a frame or a message
+        while self._on_message is not None and not (self._is_paused or self.close_sent):
+            if (found := whole_text(data, taken, self.config.ws_max_size)) is None:
+                break
+            text, taken = found
+            self._on_message(text)
+        return taken
+
     def send_receive_event_to_app(self) -> None:
         """Text that is not UTF-8 is the peer's mistake, and not worth a traceback in the log."""
         self._has_ended = True
@@ -228,12 +242,23 @@ class SyncProtocol(WebSocketsSansIOProtocol):
 
     # --- What is sent -----------------------------------------------------------------------------------------------
 
-    def send_now(self, data: bytes, *, more: bool) -> bool:
-        """Sends a short text, unless the transport is full. Raises SocketGone."""
+    def send_now(self, texts: Sequence[bytes]) -> int:
+        """Sends short texts in one write, if the transport is not full; returns how many. Raises SocketGone."""
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise SocketGone
+        assert not self.conn.expect_continuation_frame, "between two frames of one text there is no other"
         if not self.writable.is_set():
-            return False
-        self._send_frame(data, more=more)
-        return True
+            return 0
+        frames: list[bytes] = []
+        bytes_left = _WRITE_BYTES_MAX
+        for text in texts:
+            if bytes_left <= 0 or len(text) > self.short_bytes:
+                break
+            frames.append(text_frame(text))
+            bytes_left -= len(text)
+        if frames:
+            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        return len(frames)
 
     async def send_text(self, data: bytes) -> None:
         """Returns when the transport can take more. Raises SocketGone."""
@@ -241,11 +266,11 @@ class SyncProtocol(WebSocketsSansIOProtocol):
         is_short = len(data) <= self.fragment_bytes
         for fragment, is_last in ((data, True),) if is_short else fragments_of(data, self.fragment_bytes):
             await self.writable.wait()
-            self._send_frame(fragment, is_first=is_first, is_last=is_last)
+            self._send_fragment(fragment, is_first=is_first, is_last=is_last)
             is_first = False
         await self.writable.wait()
 
-    def _send_frame(self, data: BytesLike, *, is_first: bool = True, is_last: bool = True, more: bool = False) -> None:
+    def _send_fragment(self, data: BytesLike, *, is_first: bool, is_last: bool) -> None:
         if self.disconnected or self.close_sent:
             raise SocketGone
         try:
@@ -255,12 +280,9 @@ class SyncProtocol(WebSocketsSansIOProtocol):
                 self.conn.send_continuation(data, fin=is_last)
         except InvalidState as error:
             raise SocketGone from error
-        self._unwritten_bytes += len(data)
-        if not more or self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
-            self._write()
+        self._write()
 
     def _write(self) -> None:
-        self._unwritten_bytes = 0
         if not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
 
@@ -292,6 +314,10 @@ class SyncProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         self._has_ended = False
+        if taken := self._take_texts(data):
+            if taken == len(data):
+                return
+            data = data[taken:]
         super().data_received(data)
         unread = len(self.conn.reader.buffer)
         if unread or self.frames or self._begun_bytes:

@@ -122,7 +122,7 @@ class LmdbEngine:
             raise self._commit_error(error, transaction_id) from error
 
     def _put_all(self, transaction: lmdb.Transaction[bytes], puts: Mapping[bytes, bytes | None]) -> None:
-        """All values in one call of LMDB: between two of them another thread would take the interpreter's lock."""
+        """All values in one call: the binding lets go of the interpreter's lock for each, but nothing else comes between."""
         items: list[tuple[bytes, bytes]] = []
         for key in sorted(puts):
             assert 1 <= len(key) <= self._limits.key_bytes_max, f"a key of {len(key)} bytes"
@@ -262,14 +262,22 @@ class LmdbReader:
         assert self._transaction is not None, "the reader is closed"
         if end is not None and end <= start:
             return
+        lower, upper = _stored_range(start, end)
         try:
             with self._transaction.cursor() as cursor:
-                stored = _stored_rows(cursor, *_stored_range(start, end), reverse=reverse)
+                stored = _stored_rows(cursor, lower, upper, reverse=reverse)
                 for row in stored:
-                    if len(row[0]) == _LONG_KEY_BYTES:
-                        rows = self._in_key_order(itertools.chain((row,), stored), reverse=reverse)
+                    key = row[0]
+                    if key < lower or (upper is not None and key >= upper):
+                        return
+                    if len(key) == _LONG_KEY_BYTES:
+                        rest = itertools.takewhile(
+                            lambda row: lower <= row[0] and (upper is None or row[0] < upper), stored
+                        )
+                        rows = self._in_key_order(itertools.chain((row,), rest), reverse=reverse)
                         yield from (row for row in rows if start <= row[0] and (end is None or row[0] < end))
-                    elif start <= row[0] and (end is None or row[0] < end):
+                        return
+                    if start <= key and (end is None or key < end):
                         yield row
                     assert self._transaction is not None, "the reader is closed"
         except lmdb.Error as error:
@@ -317,22 +325,11 @@ class LmdbReader:
 def _stored_rows(
     cursor: lmdb.Cursor[bytes], lower: bytes, upper: bytes | None, *, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The rows as LMDB holds them, with lower <= stored key < upper."""
+    """The rows as LMDB holds them, from the first or the last with lower <= stored key < upper on."""
     if reverse:
         at_upper = upper is not None and cursor.set_range(upper)
-        if not (cursor.prev() if at_upper else cursor.last()):
-            return
-        for row in cursor.iterprev():
-            if row[0] < lower:
-                return
-            yield row
-    else:
-        if not (cursor.set_range(lower) if lower else cursor.first()):
-            return
-        for row in cursor.iternext():
-            if upper is not None and row[0] >= upper:
-                return
-            yield row
+        return cursor.iterprev() if (cursor.prev() if at_upper else cursor.last()) else iter(())
+    return cursor.iternext() if (cursor.set_range(lower) if lower else cursor.first()) else iter(())
 
 
 def _stored_range(start: bytes, end: bytes | None) -> tuple[bytes, bytes | None]:

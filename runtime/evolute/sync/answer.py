@@ -11,8 +11,7 @@ from evolute.sync.transition import Disclosure
 def mutation_answer(request_id: int, outcome: Outcome, session_id: str | None, disclosure: Disclosure) -> bytes:
     """It tells the commit's timestamp, unless there was no commit."""
     result, log_lines = _disclosed(request_id, outcome, session_id, disclosure)
-    ts = outcome.ts if outcome.error is None else None
-    return encode_server(MutationResponse(request_id, result, ts, log_lines))
+    return encode_server(MutationResponse(request_id, result, outcome.ts if outcome.error is None else None, log_lines))
 
 
 def action_answer(request_id: int, outcome: Outcome, session_id: str | None, disclosure: Disclosure) -> bytes:

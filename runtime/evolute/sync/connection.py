@@ -7,9 +7,10 @@
 A message is received in the turn of the event loop in which it arrives, and all that has arrived before a Transition
 begins, because beginning takes a turn of its own. Behind a token nothing is received until it is known whose it is, and
 behind too many calls nothing until some have ended (`intake`).
-What is to be sent leaves at the end of the turn, without a task; only where the client does not take it fast enough, a
-writer waits. The session is told when the socket has taken a Transition, so a reader that is slow gets one Transition
-at a time; one that takes nothing at all is cut off at `session_outgoing_bytes_max`.
+What is to be sent leaves in the next turn, without a task, and what many connections have to send leaves at one go:
+clients on the same machine are not woken one by one. Only where a client does not take it fast enough, a writer waits.
+The session is told when the socket has taken a Transition, so a reader that is slow gets one Transition at a time; one
+that takes nothing at all is cut off at `session_outgoing_bytes_max`.
 
 When the socket goes, every result is released and what was being computed is cancelled. Mutations and actions that have
 started run to their end, for nobody can take back half of what they do; `run` returns after them.
@@ -18,21 +19,16 @@ started run to their end, for nobody can take back half of what they do; `run` r
 from __future__ import annotations
 
 import asyncio
-import functools
+import itertools
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
-from evolute.clock import NS_PER_MS, Clock, monotonic_ns
+from evolute.clock import NS_PER_MS, monotonic_ns
 from evolute.errors import DiskFault, Retry, Unauthorized
-from evolute.execution.executor import Executor
-from evolute.execution.query_cache import Run
+from evolute.execution.query_cache import Found, Wanted
 from evolute.execution.request import Call, CallError, Outcome
-from evolute.limits import Limits
 from evolute.protocol.codec import encode_server
 from evolute.protocol.messages import Ping, Token
-from evolute.stages import Stages
 from evolute.sync.effects import (
     AwaitBurst,
     Close,
@@ -44,30 +40,16 @@ from evolute.sync.effects import (
     StartMutation,
     Verify,
 )
-from evolute.sync.identity import Identity, IdentityOf
-from evolute.sync.intake import Intake
+from evolute.sync.host import Host
+from evolute.sync.identity import Identity
+from evolute.sync.phase import CLOSED, IDLE
 from evolute.sync.session import Session
 from evolute.sync.socket import Socket, SocketGone
-from evolute.sync.transition import Disclosure
 
 logger = logging.getLogger("evolute.sync")
 
 _OPENING_TURNS = 4
 """Turns of the event loop that the first Transition waits, in which messages that are readable are read."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """What all connections of one server share. `published_ts` gives the latest published timestamp."""
-
-    executor: Executor
-    clock: Clock
-    limits: Limits
-    published_ts: Callable[[], int]
-    identity_of: IdentityOf
-    disclosure: Disclosure
-    intake: Intake
-    stages: Stages = field(default_factory=Stages)
 
 
 class Connection:
@@ -79,19 +61,20 @@ class Connection:
         self._socket = socket
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits=host.limits, disclosure=host.disclosure, on_dirty=self._schedule_begin)
-        self._outgoing: deque[Send] = deque()
+        self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
+        self._transition: bytes | None = None  # the one of `_outgoing`; there is at most one
         self._closing: Close | None = None
         self._is_over = asyncio.Event()
         self._last_sent_ns = monotonic_ns()
-        self._begin_handle: asyncio.Handle | None = None
-        self._flush_handle: asyncio.Handle | None = None
+        self._begins_soon = self._flushes_soon = False
         self._scheduled_ns = self._begun_ns = 0  # the next Transition; the one under way
         self._opening_turns_left = _OPENING_TURNS
         self._timers: set[asyncio.TimerHandle] = set()
         self._computation: asyncio.Task[None] | None = None
         self._verification: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._call_numbers = itertools.count()
         self._share = host.intake.share(lambda: self._loop.call_soon(self._read_on))
         self._actions_bytes = 0
         self._writer: asyncio.Task[None] | None = None
@@ -105,13 +88,13 @@ class Connection:
             if self._closing is not None:
                 await self._close_socket(self._closing)
         except BaseException:
-            for task in self._calls:
+            for task in self._calls.values():
                 task.cancel()
             raise
         finally:
             self._session.close()
             await self._stop()
-            await asyncio.gather(*self._calls, return_exceptions=True)
+            await asyncio.gather(*self._calls.values(), return_exceptions=True)
             self._share.close()
 
     def finish(self) -> None:
@@ -134,8 +117,6 @@ class Connection:
             return
 
     async def _stop(self) -> None:
-        for handle in filter(None, (self._begin_handle, self._flush_handle)):
-            handle.cancel()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -165,25 +146,28 @@ class Connection:
         if self._verification is None and not self._share.stops():
             self._socket.resume()
 
-    def _send(self, send: Send) -> None:
-        if self._outgoing and self._outgoing_bytes + len(send.message) > self._limits.session_outgoing_bytes_max:
+    def _send(self, message: bytes, *, is_transition: bool) -> None:
+        if self._outgoing and self._outgoing_bytes + len(message) > self._limits.session_outgoing_bytes_max:
             self._perform(self._session.fail(Close.TRY_AGAIN, "TooManyOutgoingBytes"))
             self._outgoing.clear()
             if self._writer is not None:
                 self._writer.cancel()
             return
-        self._outgoing.append(send)
-        self._outgoing_bytes += len(send.message)
-        if self._flush_handle is None and self._writer is None:
-            self._flush_handle = self._loop.call_soon(self._flush)
+        self._outgoing.append(message)
+        self._outgoing_bytes += len(message)
+        if is_transition:
+            self._transition = message
+        if not self._flushes_soon and self._writer is None:
+            self._flushes_soon = True
+            self._host.next_turn.add(self._flush)
 
     def _flush(self) -> None:
         """Sends what waits, as far as the socket takes it at once; the rest is the writer's."""
-        self._flush_handle = None
+        self._flushes_soon = False
         try:
             while self._outgoing and self._writer is None:
-                if self._socket.send_now(self._outgoing[0].message, more=len(self._outgoing) > 1):
-                    self._note_sent()
+                if sent := self._socket.send_now(self._outgoing):
+                    self._note_sent(sent)
                 else:
                     self._writer = self._loop.create_task(self._write())
         except SocketGone:
@@ -195,8 +179,8 @@ class Connection:
         """Sends what waits, at the pace of the client. Ends when there is nothing left."""
         try:
             while self._outgoing:
-                await self._socket.send(self._outgoing[0].message)
-                self._note_sent()
+                await self._socket.send(self._outgoing[0])
+                self._note_sent(1)
         except SocketGone:
             self._is_over.set()
         except Exception:
@@ -204,13 +188,17 @@ class Connection:
         finally:
             self._writer = None
 
-    def _note_sent(self) -> None:
-        sent = self._outgoing.popleft()
-        self._outgoing_bytes -= len(sent.message)
+    def _note_sent(self, count: int) -> None:
         self._last_sent_ns = monotonic_ns()
-        if sent.is_transition:
-            self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
-            self._perform(self._session.transition_sent())
+        sent = self._outgoing[:count]
+        del self._outgoing[:count]
+        for message in sent:
+            self._outgoing_bytes -= len(message)
+            if message is self._transition:
+                self._transition = None
+                self._host.stages.push.add(self._last_sent_ns - self._begun_ns)
+                if effects := self._session.transition_sent():
+                    self._perform(effects)
 
     def _beat(self) -> None:
         """Says Ping when nothing else has been said for a while, also while calls and queries run."""
@@ -218,7 +206,7 @@ class Connection:
         left_ms = self._limits.heartbeat_ms - silent_ms
         if left_ms <= 0:
             if not self._outgoing:
-                self._send(Send(encode_server(Ping())))
+                self._send(encode_server(Ping()), is_transition=False)
             left_ms = self._limits.heartbeat_ms
         self._set_timer(left_ms, self._beat)
 
@@ -227,14 +215,16 @@ class Connection:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send():
-                    self._send(effect)
+                case Send(message, is_transition):
+                    self._send(message, is_transition=is_transition)
                 case Compute():
                     self._begin_computing(effect)
                 case StartMutation(_, call):
-                    self._start(self._mutate(call))
+                    number = next(self._call_numbers)
+                    self._calls[number] = self._loop.create_task(self._mutate(number, call))
                 case StartAction(request_id, call):
-                    self._start(self._act(request_id, call))
+                    number = next(self._call_numbers)
+                    self._calls[number] = self._loop.create_task(self._act(number, request_id, call))
                 case Verify(token):
                     self._verify(token)
                 case AwaitBurst():
@@ -246,16 +236,19 @@ class Connection:
                     self._is_over.set()
 
     def _schedule_begin(self) -> None:
-        if self._begin_handle is None:
+        if not self._begins_soon:
+            self._begins_soon = True
             self._scheduled_ns = monotonic_ns()
-            self._begin_handle = self._loop.call_soon(self._begin)
+            self._host.next_turn.add(self._begin)
 
     def _begin(self) -> None:
-        self._begin_handle = None
+        self._begins_soon = False
         if self._opening_turns_left > 0:
             self._opening_turns_left -= 1
             self._schedule_begin()
-        elif effects := self._session.begin(now_ns=self._host.clock.now_ns()):
+            return
+        now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
+        if effects := self._session.begin(now_ns=now_ns, published_ts=published_ts):
             self._begun_ns = self._scheduled_ns
             self._perform(effects)
 
@@ -306,25 +299,25 @@ class Connection:
         timer = self._loop.call_later(delay_ms / 1000, fire)
         self._timers.add(timer)
 
-    def _start(self, call: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-
-    async def _mutate(self, call: Call) -> None:
+    async def _mutate(self, number: int, call: Call) -> None:
         try:
             try:
                 outcome = await self._host.executor.mutate(call, on_commit=self._session.mutation_committed)
             except DiskFault as error:
                 outcome = _not_done(error)
-            self._perform(self._session.mutation_done(outcome))
+            if self._session.phase is IDLE:
+                self._begun_ns = monotonic_ns()
+            now_ns, published_ts = self._host.clock.now_ns(), self._host.published_ts()
+            self._perform(self._session.mutation_done(outcome, now_ns=now_ns, published_ts=published_ts))
             self._hold()
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:
             self._fail_unexpectedly(f"running the mutation {call.path}")
+        finally:
+            del self._calls[number]
 
-    async def _act(self, request_id: int, call: Call) -> None:
+    async def _act(self, number: int, request_id: int, call: Call) -> None:
         self._actions_bytes += len(call.arguments)
         try:
             outcome = await self._host.executor.act(call)
@@ -336,24 +329,17 @@ class Connection:
         finally:
             self._actions_bytes -= len(call.arguments)
             self._hold()
+            del self._calls[number]
 
     def _hold(self) -> None:
         """Says how much this client has asked for that is not done."""
         self._share.hold(self._session.mutations.bytes + self._actions_bytes)
 
     def _begin_computing(self, wanted: Compute) -> None:
-        if not wanted.stale and not wanted.held:
-            # Any published timestamp will do, and the answer that owes this Transition leaves with it.
-            ts, now_ns = self._host.published_ts(), self._host.clock.now_ns()
-            self._perform(self._session.results_ready(ts, {}, now_ns=now_ns))
-            return
-        run = self._host.executor.query_cache.begin(wanted.stale)
-        if run is None:
+        if not self._host.executor.query_cache.begin(wanted, self._computed):
             self._computation = self._loop.create_task(self._compute(wanted))
-        else:
-            run.add_done_callback(functools.partial(self._compute_after, wanted))
 
-    async def _compute(self, wanted: Compute) -> None:
+    async def _compute(self, wanted: Wanted) -> None:
         try:
             ts, results = await self._host.executor.queries_at(
                 list(wanted.stale), list(wanted.held), at_least_ts=wanted.at_least_ts
@@ -364,18 +350,18 @@ class Connection:
         except Exception:
             self._fail_unexpectedly("running a client's queries")
 
-    def _compute_after(self, wanted: Compute, run: Run) -> None:
+    def _computed(self, wanted: Wanted, found: Found) -> None:
         """The one run that was waited for is over. A thousand sessions may have waited for it, without a task each."""
-        if self._session.is_closed or run.cancelled():
+        if self._session.phase is CLOSED:
+            return
+        if found is None:
+            self._computation = self._loop.create_task(self._compute(wanted))
             return
         try:
-            run.result()
-            cache = self._host.executor.query_cache
-            found = cache.results_now(wanted.stale, wanted.held, at_least_ts=wanted.at_least_ts)
-            if found is None:
-                self._computation = self._loop.create_task(self._compute(wanted))
-            else:
-                self._perform(self._session.results_ready(*found, now_ns=self._host.clock.now_ns()))
+            if isinstance(found, BaseException):
+                raise found
+            ts, results = found
+            self._perform(self._session.results_ready(ts, results, now_ns=self._host.clock.now_ns()))
         except Retry as error:
             self._perform(self._session.fail(Close.TRY_AGAIN, error.code))
         except Exception:

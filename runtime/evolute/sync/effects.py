@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
+from evolute.execution.query_cache import Wanted
 from evolute.execution.query_result import QueryResult
 from evolute.execution.request import Call
 from evolute.protocol.messages import Token
@@ -32,12 +33,10 @@ class StartAction:
     call: Call
 
 
-class Compute(NamedTuple):
+class Compute(Wanted):
     """Bring `stale` and `held` to one timestamp of at least `at_least_ts`, then call `results_ready`."""
 
-    stale: tuple[Call, ...]
-    held: tuple[QueryResult, ...]
-    at_least_ts: int
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Share:
         if bytes_held == self._bytes:
             return
         intake = self._intake
-        was_full = intake.is_full
+        was_full = bool(intake._stopped) and intake.is_full
         intake._bytes += bytes_held - self._bytes
         self._bytes = bytes_held
         if not intake._stopped:
@@ -63,9 +63,10 @@ class Share:
 
     def stops(self) -> bool:
         """Whether nothing more is to be read until `on_room`."""
-        if self._is_full:
+        is_full = self._is_full
+        if is_full:
             self._intake._stopped[self] = None
-        return self._is_full
+        return is_full
 
     def close(self) -> None:
         self._intake._stopped.pop(self, None)

@@ -91,7 +91,7 @@ class QuerySet:
 
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._queries: dict[int, LiveQuery] = {}
-        self._renewed: list[LiveQuery] = []
+        self._broke_off: list[tuple[LiveQuery, QueryResult]] = []
         self._on_broken = on_broken
 
     def __len__(self) -> int:
@@ -123,45 +123,54 @@ class QuerySet:
                 query.call = call
                 query.release()
 
-    def stale_calls(self) -> tuple[Call, ...]:
-        stale = [query.call for query in self._queries.values() if query.stale and query.call is not None]
-        return tuple(stale) if len(stale) < 2 else tuple(dict.fromkeys(stale))
+    def wanted(self) -> tuple[tuple[Call, ...], tuple[QueryResult, ...]]:
+        """The calls of stale queries, each once, and the results that are held and, as far as is known, good now.
 
-    def good_results(self) -> tuple[QueryResult, ...]:
-        """Held and, as far as is known, good now. Failures of what is no call are good for ever and left out."""
-        return tuple(
-            query.held for query in self._queries.values() if not query.stale and query.held is not None and query.call
-        )
+        Failures of what is no call are good for ever and left out.
+        """
+        stale: list[Call] = []
+        held: list[QueryResult] = []
+        for query in self._queries.values():
+            if query.call is None:
+                continue
+            if query.stale:
+                stale.append(query.call)
+            elif query.held is not None:
+                held.append(query.held)
+        return tuple(stale) if len(stale) < 2 else tuple(dict.fromkeys(stale)), tuple(held)
 
     def accept(self, results: Mapping[Call, QueryResult]) -> list[LiveQuery]:
         """Holds the new results; returns the queries whose client must be told of `held`, and counts them as told."""
         changed: list[LiveQuery] = []
-        self._renewed = []
         for query in self._queries.values():
             result = None if query.call is None else results.get(query.call)
             if result is not None and result is not query.held:
                 query.hold(result)
-                self._renewed.append(query)
-            assert query.held is not None, "every query has a result once a computation is over"
-            if query.told is query.held:
+                if result.error is not None or query.attempts:
+                    self._note_failure(query, result)
+            held, told = query.held, query.told
+            assert held is not None, "every query has a result once a computation is over"
+            if told is held:
                 continue
-            if query.told is None or not query.told.same_answer(query.held):
+            if told is None or not told.same_answer(held):
                 changed.append(query)
-            query.told = query.held
+            query.told = held
         return changed
+
+    def _note_failure(self, query: LiveQuery, result: QueryResult) -> None:
+        if result.error is not None and result.error.code in RUN_BROKE_OFF:
+            query.attempts += 1
+            self._broke_off.append((query, result))
+        else:
+            query.attempts = 0
 
     def retries(self, limits: Limits) -> list[RetryLater]:
         """Whose new result is of a run that broke off is run again: the more such runs in a row, the later."""
         found: list[RetryLater] = []
-        renewed, self._renewed = self._renewed, []
-        for query in renewed:
-            assert query.held is not None
-            if query.held.error is not None and query.held.error.code in RUN_BROKE_OFF:
-                query.attempts += 1
-                delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
-                found.append(RetryLater(query.query_id, query.held, delay_ms))
-            else:
-                query.attempts = 0
+        for query, result in self._broke_off:
+            delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
+            found.append(RetryLater(query.query_id, result, delay_ms))
+        self._broke_off = []
         return found
 
     def close(self) -> None:

@@ -17,15 +17,12 @@ What the client may rely on:
   start at once.
 - **What comes behind a token waits for it**: nothing is received between Verify and its end. That a token has expired
   is told when something is asked with it; a session that asks for nothing is left alone.
-
-    idle ── begin ──► computing ── results_ready ──► parked ── answered ──► sending ── transition_sent ──► idle
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from enum import Enum, auto
+from collections.abc import Callable, Mapping, Sequence
 
 from evolute.errors import MalformedMessage
 from evolute.execution.query_result import QueryResult
@@ -49,21 +46,12 @@ from evolute.sync.answer import action_answer, mutation_answer
 from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, Send, StartAction, StartMutation, Verify
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.sync.mutation_queue import MutationQueue
-from evolute.sync.query_set import QuerySet
+from evolute.sync.phase import CLOSED, COMPUTING, IDLE, PARKED, SENDING, Phase
+from evolute.sync.query_set import LiveQuery, QuerySet
 from evolute.sync.requested import ProtocolViolation, Requested
 from evolute.sync.transition import Disclosure, encode_transition
 
 TOKEN_EXPIRED = "Convex token identity expired"
-
-
-class Phase(Enum):
-    """Where the next Transition stands."""
-
-    IDLE = auto()
-    COMPUTING = auto()
-    PARKED = auto()
-    SENDING = auto()
-    CLOSED = auto()
 
 
 class Session:
@@ -76,7 +64,7 @@ class Session:
         self._limits = limits
         self._disclosure = disclosure
         self._on_dirty = on_dirty
-        self._phase = Phase.IDLE
+        self.phase: Phase = IDLE
         self._finishing = False
         self._effects: list[Effect] = []
 
@@ -89,6 +77,7 @@ class Session:
         self._queries = QuerySet(self._queries_broken)
         self._queries_identity = ANONYMOUS
         self._queries_changed = False
+        self._versions = INITIAL_VERSION[:2]
         self._end = INITIAL_VERSION
         self._removed: dict[int, None] = {}
         self._parked: bytes | None = None
@@ -104,7 +93,7 @@ class Session:
 
     def receive(self, frame: str | bytes, *, now_ns: int, published_ts: int) -> list[Effect]:
         """One message of the client. `published_ts` is the server's latest timestamp."""
-        if self._phase is Phase.CLOSED or self._finishing:
+        if self.phase is CLOSED or self._finishing:
             return []
         assert not self._verifying, "nothing may be received between Verify and its end"
         try:
@@ -119,20 +108,24 @@ class Session:
 
     def _receive(self, message: ClientMessage, now_ns: int, published_ts: int) -> None:
         match message:
-            case Connect():
-                self._connect(message, now_ns, published_ts)
-            case Authenticate():
-                self._authenticate(message)
-            case ModifyQuerySet():
-                self._modify_query_set(message)
             case Mutation() | Action() if self._told_of_expiry(now_ns):
                 pass
             case Mutation():
                 self._queue_mutation(message)
             case Action():
                 self._start_action(message)
-            case _:
-                pass  # Telemetry.
+            case Connect():
+                self._connect(message, now_ns, published_ts)
+            case Authenticate():
+                self._requested.check_authenticate(message)
+                self._verifying = True
+                self._effects.append(Verify(message.token))
+            case ModifyQuerySet():
+                self._requested.modify_query_set(message)
+                self._awaiting_burst = False
+                self._on_dirty()
+            case _:  # telemetry
+                pass
 
     def _connect(self, message: Connect, now_ns: int, published_ts: int) -> None:
         if message.max_observed_ts is not None and message.max_observed_ts > published_ts:
@@ -142,21 +135,11 @@ class Session:
         self._requested.connect(message, now_ns)
         self._at_least_ts = message.max_observed_ts or 0
 
-    def _modify_query_set(self, message: ModifyQuerySet) -> None:
-        self._requested.modify_query_set(message)
-        self._awaiting_burst = False
-        self._on_dirty()
-
     # --- Who asks ---------------------------------------------------------------------------------------------------
-
-    def _authenticate(self, message: Authenticate) -> None:
-        self._requested.check_authenticate(message)
-        self._verifying = True
-        self._effects.append(Verify(message.token))
 
     def authenticated(self, identity: Identity) -> list[Effect]:
         """The token is good: what comes from now on is asked by `identity`, and the next Transition says so."""
-        if self._phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return []
         self._verifying = False
         self._requested.authenticated(identity)
@@ -181,14 +164,15 @@ class Session:
 
     def _told_of_expiry(self, now_ns: int) -> bool:
         """Whether the token has expired by which the client asks. It is told, unless it has sent another already."""
-        has_expired = self._requested.identity.has_expired(now_ns)
-        if has_expired and not self._verifying:
+        if not self._requested.identity.has_expired(now_ns):
+            return False
+        if not self._verifying:
             self._refuse(TOKEN_EXPIRED, update_attempted=False)
-        return has_expired
+        return True
 
     def _refuse(self, why: str, *, update_attempted: bool) -> None:
-        if self._phase is not Phase.CLOSED:
-            self._send(encode_server(AuthError(why, self._current.identity, update_attempted)))
+        if self.phase is not CLOSED:
+            self._effects.append(Send(encode_server(AuthError(why, self._current.identity, update_attempted))))
             self._close(None, "")
 
     def burst_over(self) -> list[Effect]:
@@ -205,19 +189,25 @@ class Session:
             return
         self.mutations.add(message.request_id, self._requested.call("mutation", message, message.request_id))
         self._start_next_mutation()
+        if self._transition_owed:
+            self._on_dirty()
 
     def mutation_committed(self, commit_ts: int) -> None:
         """The running mutation is published. Call in that very turn: no Transition may show it before its answer."""
         self.mutations.committed(commit_ts)
 
-    def mutation_done(self, outcome: Outcome) -> list[Effect]:
+    def mutation_done(self, outcome: Outcome, *, now_ns: int, published_ts: int) -> list[Effect]:
         """The running mutation ended; `outcome.error` is set if it did not happen."""
-        if self._phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return []
         self._answer_mutation(self.mutations.done(), outcome)
-        if self._phase is Phase.PARKED:
+        if self.phase is PARKED:
             self._send_parked()
         self._start_next_mutation()
+        if self._queries or self._requested.has_news:
+            self._on_dirty()
+        else:
+            self._begin(now_ns, published_ts)  # nothing is watched: the Transition leaves with the answer
         return self._taken()
 
     def _start_next_mutation(self) -> None:
@@ -231,16 +221,15 @@ class Session:
     def _answer_mutation(self, request_id: int, outcome: Outcome) -> None:
         ts = outcome.ts if outcome.error is None else 0
         message = mutation_answer(request_id, outcome, self._requested.session_id, self._disclosure)
-        if self._answers or (self._phase is Phase.COMPUTING and ts > self._computing_at_least_ts):
+        if self._answers or (self.phase is COMPUTING and ts > self._computing_at_least_ts):
             self._answers.append((message, ts))
         else:
             self._send_answer(message, ts)
 
     def _send_answer(self, message: bytes, ts: int) -> None:
-        self._send(message)
+        self._effects.append(Send(message))
         self._at_least_ts = max(self._at_least_ts, ts)
         self._transition_owed = True
-        self._on_dirty()
 
     def _send_answers(self, until_ts: int | None = None) -> None:
         """Sends the answers that wait, in their order, up to the first that is later than `until_ts`."""
@@ -258,38 +247,42 @@ class Session:
             self._effects.append(StartAction(message.request_id, call))
 
     def action_done(self, request_id: int, outcome: Outcome) -> list[Effect]:
-        if self._phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return []
         self._actions_running -= 1
         self._answer_action(request_id, outcome)
         return self._taken()
 
     def _answer_action(self, request_id: int, outcome: Outcome) -> None:
-        self._send(action_answer(request_id, outcome, self._requested.session_id, self._disclosure))
+        self._effects.append(Send(action_answer(request_id, outcome, self._requested.session_id, self._disclosure)))
 
     # --- Transitions ------------------------------------------------------------------------------------------------
 
-    def begin(self, *, now_ns: int) -> list[Effect]:
+    def begin(self, *, now_ns: int, published_ts: int) -> list[Effect]:
         """Begins the next Transition if one is needed and may begin. The driver calls this when no input is waiting."""
-        if self._phase is not Phase.IDLE or self._awaiting_burst or not self._is_dirty():
-            return []
-        if self._told_of_expiry(now_ns):
-            return self._taken()
-        self._fold_in()
-        self._phase = Phase.COMPUTING
+        self._begin(now_ns, published_ts)
+        return self._taken()
+
+    def _begin(self, now_ns: int, published_ts: int) -> None:
+        if self.phase is not IDLE or self._awaiting_burst or not self._is_dirty() or self._told_of_expiry(now_ns):
+            return
+        if self._requested.has_news:
+            self._fold_in()
+        self.phase = COMPUTING
         self._queries_changed = False
         self._computing_at_least_ts = self._at_least_ts
-        return [Compute(self._queries.stale_calls(), self._queries.good_results(), self._at_least_ts)]
+        stale, held = self._queries.wanted() if self._queries else ((), ())
+        if stale or held:
+            self._effects.append(Compute(stale, held, self._at_least_ts))
+        else:  # any published timestamp will do
+            self._accept(published_ts, {}, now_ns)
 
     def _is_dirty(self) -> bool:
-        return self._queries_changed or self._transition_owed or self._requested.versions != self._current[:2]
+        return self._queries_changed or self._transition_owed or self._requested.has_news
 
     def _fold_in(self) -> None:
         """Takes what the client has asked for so far into the query set, and so into the next Transition."""
-        self._end = StateVersion(*self._requested.versions, 0)
-        self._removed = {}
-        if self._end[:2] == self._current[:2]:
-            return  # nothing: each step has a version
+        self._versions = self._requested.versions
         if self._requested.identity != self._queries_identity:
             self._queries_identity = self._requested.identity
             self._queries.ask_as(self._queries_identity)
@@ -297,52 +290,61 @@ class Session:
             if isinstance(modification, RemoveQuery):
                 self._queries.remove(modification.query_id)
                 self._removed[modification.query_id] = None
-                continue
-            self._queries.add(modification.query_id, self._requested.call("query", modification))
+            else:
+                self._queries.add(modification.query_id, self._requested.call("query", modification))
 
     def results_ready(self, ts: int, results: Mapping[Call, QueryResult], *, now_ns: int) -> list[Effect]:
         """The results that Compute asked for, all good at `ts` together with those that it held."""
-        if self._phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return []
-        assert self._phase is Phase.COMPUTING
+        self._accept(ts, results, now_ns)
+        return self._taken()
+
+    def _accept(self, ts: int, results: Mapping[Call, QueryResult], now_ns: int) -> None:
+        assert self.phase is COMPUTING
         assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
-        changed = self._queries.accept(results)
-        self._effects += self._queries.retries(self._limits)
+        changed: Sequence[LiveQuery] = ()
+        if self._queries:
+            changed = self._queries.accept(results)
+            self._effects += self._queries.retries(self._limits)
         self._send_answers(until_ts=ts)
-        self._end = end = StateVersion(*self._end[:2], ts)
-        is_news = changed or self._removed or self._transition_owed or end[:2] != self._current[:2]
+        start, versions = self._current, self._versions
+        is_news = changed or self._removed or self._transition_owed or versions != start[:2]
         unanswered = self.mutations.hides(ts)
         if not is_news and not unanswered:
-            self._phase = Phase.IDLE
             self._send_answers()
-            if self._is_dirty():  # by what came while this was computed
-                self._on_dirty()
-            return self._taken()
+            self._be_idle()
+            return
+        self._end = StateVersion(*versions, ts)
         skew_ms = self._requested.client_clock_skew_ms
         self._parked = encode_transition(
-            self._current, end, changed, self._removed, self._disclosure, client_clock_skew_ms=skew_ms, now_ns=now_ns
+            start, self._end, changed, self._removed, self._disclosure, client_clock_skew_ms=skew_ms, now_ns=now_ns
         )
-        self._phase = Phase.PARKED
+        self._removed = {}
+        self.phase = PARKED
         if not unanswered:
             self._send_parked()
-        return self._taken()
 
     def _send_parked(self) -> None:
         assert self._parked is not None
-        self._effects.append(Send(self._parked, is_transition=True))
+        self._effects.append(Send(self._parked, True))
         self._parked = None
-        self._phase = Phase.SENDING
+        self.phase = SENDING
         self._current = self._end
-        self._at_least_ts = max(self._at_least_ts, self._current.ts)
+        self._at_least_ts = max(self._at_least_ts, self._end.ts)
         self._transition_owed = False
         self._send_answers()
 
     def transition_sent(self) -> list[Effect]:
         """The socket has taken the Transition: the next one may begin. So a slow reader gets fewer, larger ones."""
-        self._phase = Phase.IDLE if self._phase is Phase.SENDING else self._phase
-        if self._is_dirty():
-            self._on_dirty()
+        if self.phase is SENDING:
+            self._be_idle()
         return self._taken()
+
+    def _be_idle(self) -> None:
+        self.phase = IDLE
+        if self._is_dirty():  # by what came meanwhile
+            self._on_dirty()
 
     def retry_due(self, query_id: int, result: QueryResult) -> list[Effect]:
         """Runs the query again if it still has the result of the run that broke off."""
@@ -355,10 +357,6 @@ class Session:
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
-    @property
-    def is_closed(self) -> bool:
-        return self._phase is Phase.CLOSED
-
     def finish(self) -> list[Effect]:
         """Takes no more messages, and closes once what runs is answered and shown. The rest the client sends again."""
         self._finishing = True
@@ -367,14 +365,14 @@ class Session:
 
     def fail(self, code: int, reason: str) -> list[Effect]:
         """Closes: something that this session asked for could not be done."""
-        if self._phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return []
         self._close(code, reason)
         return self._taken()
 
     def close(self) -> None:
         """The socket is gone. Releases every result; mutations that have not started never will."""
-        self._phase, self._on_dirty = Phase.CLOSED, lambda: None  # whoever drives it is let go
+        self.phase, self._on_dirty = CLOSED, lambda: None  # whoever drives it is let go
         self._queries.close()
         self.mutations.clear()
         self._answers.clear()
@@ -386,15 +384,13 @@ class Session:
 
     def _break_off(self, reason: str, text: str) -> None:
         """The client broke the protocol. Never used for an author's mistake: JavaScript clients stop for good."""
-        self._send(encode_server(FatalError(text)))
+        self._effects.append(Send(encode_server(FatalError(text))))
         self._close(Close.NORMAL, reason)
 
-    def _send(self, message: bytes) -> None:
-        self._effects.append(Send(message))
-
     def _taken(self) -> list[Effect]:
-        runs = self.mutations.runs or self._actions_running > 0 or self._answers
-        if self._finishing and not (runs or self._transition_owed or self._phase is Phase.CLOSED):
-            self._close(Close.RESTART, "ServerShuttingDown")
+        if self._finishing and self.phase is not CLOSED:
+            runs = self.mutations.runs or self._actions_running > 0 or self._answers
+            if not (runs or self._transition_owed):
+                self._close(Close.RESTART, "ServerShuttingDown")
         effects, self._effects = self._effects, []
         return effects

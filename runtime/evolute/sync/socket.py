@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -23,11 +23,8 @@ class Socket(Protocol):
 
     def resume(self) -> None: ...
 
-    def send_now(self, message: bytes, *, more: bool = False) -> bool:
-        """Sends the message if that needs no waiting; if it returns False, nothing was sent.
-
-        `more`: another follows in this turn, and both may leave together. Raises SocketGone.
-        """
+    def send_now(self, messages: Sequence[bytes]) -> int:
+        """Sends the first of these messages, together; returns how many, 0 if it must wait. Raises SocketGone."""
         ...
 
     async def send(self, message: bytes) -> None:

@@ -65,13 +65,18 @@ class ObjectOf(Validator):
     fields: Mapping[str, Field]
     row: type | None = None
     _row_type: RowType | None = dataclasses.field(init=False, compare=False)
+    _plain_types: Mapping[str, frozenset[type]] = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(sorted(self.fields.items())))
         object.__setattr__(self, "_row_type", None if self.row is None else row_type(self.row))
+        plain_types = {name: field.validator.plain_types for name, field in self.fields.items()}
+        object.__setattr__(self, "_plain_types", plain_types)
 
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         given = self._given(value, receiving)
+        if self._is_plain(given, receiving):
+            return given
         result: dict[str, object] = {}
         for name, field in self.fields.items():
             item = given.get(name, UNDEFINED)
@@ -92,6 +97,16 @@ class ObjectOf(Validator):
             built = self._built(self._row_type, result)
             return built if receiving else result
         return result
+
+    def _is_plain(self, given: dict[str, object], receiving: bool) -> bool:
+        """Whether it is easy to see that these are all of the fields, and that they stay as they are."""
+        types = self._plain_types
+        if len(given) != len(types):
+            return False
+        for name, item in given.items():
+            if name not in types or type(item) not in types[name]:
+                return False
+        return self._row_type is None or not (receiving or self._row_type.checks_itself)
 
     def _given(self, value: object, receiving: bool) -> dict[str, object]:
         if isinstance(value, dict):

@@ -21,7 +21,8 @@ RANDOM_BYTES: Final = 14
 TABLE_NUMBER_MAX: Final = 2**32 - 1
 
 _FOOTER_BYTES: Final = 2
-_BODY_MAX: Final = 5 + INTERNAL_ID_BYTES
+_TABLE_NUMBER_BYTES_MAX: Final = 5
+_BODY_MAX: Final = _TABLE_NUMBER_BYTES_MAX + INTERNAL_ID_BYTES
 _LENGTH_MIN, _LENGTH_MAX = 31, 37
 _VERSION: Final = 0
 _DECODED_MAX: Final = 4096
@@ -57,13 +58,14 @@ def decode_id(text: str) -> tuple[int, bytes]:
     if spare_bits >= 5 or number & ((1 << spare_bits) - 1):
         raise InvalidId("Unable to decode ID: ID wasn't valid base32")
     data = (number >> spare_bits).to_bytes(length, "big")
-    table_number, start = _decode_table_number(data)
-    if length - start != INTERNAL_ID_BYTES + _FOOTER_BYTES:
+    table_number = _decode_table_number(data[: -INTERNAL_ID_BYTES - _FOOTER_BYTES])
+    if table_number is None:
         raise InvalidId(f"Unable to decode ID: Invalid ID length {len(text)}")
-    version = int.from_bytes(data[-_FOOTER_BYTES:], "little") ^ _fletcher16(data[:-_FOOTER_BYTES])
+    body, footer = data[:-_FOOTER_BYTES], data[-_FOOTER_BYTES:]
+    version = int.from_bytes(footer, "little") ^ _fletcher16(body)
     if version != _VERSION:
         raise InvalidId(f"Unable to decode ID: Invalid ID version {version} (expected {_VERSION})")
-    return table_number, data[start:-_FOOTER_BYTES]
+    return table_number, body[-INTERNAL_ID_BYTES:]
 
 
 def new_internal_id(random: bytes, day: int) -> bytes:
@@ -82,17 +84,18 @@ def _encode_table_number(number: int) -> bytes:
     return bytes(data)
 
 
-def _decode_table_number(data: bytes) -> tuple[int, int]:
-    """The number, and how many bytes it took."""
+@lru_cache(maxsize=_TABLES_MAX)
+def _decode_table_number(data: bytes) -> int | None:
+    """The number that has these bytes; None if it ends sooner or goes on. Raises InvalidId for what is none."""
     number = 0
-    for count, byte in enumerate(data[:5], start=1):
-        number |= (byte & 0x7F) << 7 * (count - 1)
-        if byte < 0x80:
-            shortest = byte != 0 or count == 1
-            if shortest and 1 <= number <= TABLE_NUMBER_MAX:
-                return number, count
-            break
-    raise InvalidId("Unable to decode ID: Invalid table number")
+    for position, byte in enumerate(data):
+        number |= (byte & 0x7F) << 7 * position
+    goes_on = data[-1] >= 0x80
+    if any(byte < 0x80 for byte in data[:-1]) or (goes_on and len(data) < _TABLE_NUMBER_BYTES_MAX):
+        return None
+    if goes_on or not 1 <= number <= TABLE_NUMBER_MAX or _encode_table_number(number) != data:  # which is the shortest
+        raise InvalidId("Unable to decode ID: Invalid table number")
+    return number
 
 
 def _fletcher16(data: bytes) -> int:

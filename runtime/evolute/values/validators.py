@@ -63,9 +63,16 @@ class Describable(ABC):
 
 
 class Validator(Describable):
-    """Accepts some values and refuses the others. Immutable."""
+    """Accepts some values and refuses the others. Immutable.
+
+    `plain_types`: every value of exactly one of these types is accepted, both ways, and stays as it is.
+    """
 
     __slots__ = ()
+
+    @property
+    def plain_types(self) -> frozenset[type]:
+        return frozenset()
 
     def parse(self, value: Value, resolver: Resolver) -> object:
         """What a function receives for `value`. Raises ValidationFailed."""
@@ -122,6 +129,10 @@ class _OfType(Validator):
     json_type: ClassVar[str]
     method: ClassVar[str]
 
+    @property
+    def plain_types(self) -> frozenset[type]:
+        return frozenset((self.python_type,))
+
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         if not isinstance(value, self.python_type):
             raise self._no_match(value)
@@ -170,6 +181,10 @@ class Number(Validator):
 
     whole: bool = False
     as_float: bool = False
+
+    @property
+    def plain_types(self) -> frozenset[type]:
+        return frozenset((int,) if self.whole else (float,) if self.as_float else (int, float))
 
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         if not isinstance(value, (int, float)) or isinstance(value, (bool, Int64)):

@@ -132,7 +132,7 @@ class _Walk:
 
     def run(self, tree: object) -> object:
         try:
-            return self._node(tree, 0)
+            return self._object(tree, 1) if type(tree) is dict else self._node(tree, 0)
         except _Fault as fault:
             raise fault.invalid_value() from None
 
