@@ -8,10 +8,7 @@ done faster: who gets them is woken less often.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-
-logger = logging.getLogger("evolute.sync")
 
 
 class NextTurn:
@@ -31,5 +28,6 @@ class NextTurn:
         for callback in waiting:
             try:
                 callback()
-            except Exception:  # one connection's, which the others are not to suffer from
-                logger.exception("Unexpected error in what a connection does.")
+            except Exception as error:  # one connection's, which the others are not to suffer from
+                what = {"message": f"Unexpected error in {callback}", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(what)  # as if the loop had called it
