@@ -180,7 +180,8 @@ class Committer:
     @property
     def has_view(self) -> bool:
         """Whether a transaction can be run on what is pending: whether that is not too much."""
-        return sum(batch.bytes for batch in self._under_way()) <= self._limits.pending_view_bytes_max
+        bytes_max = self._limits.pending_view_bytes_max
+        return self._queue_bytes <= bytes_max or sum(batch.bytes for batch in self._under_way()) <= bytes_max
 
     def pending_view(self, shown: Mark = NOTHING_SHOWN.mark) -> PendingView | None:
         """What is pending now and new to who has this mark; None if all that is pending is too much to be shown."""
@@ -280,10 +281,10 @@ class Committer:
         if not self._forming or self._forming[-1].is_full(self._limits):
             self._forming.append(CommitBatch())
             self._log_writer.begin_batch()
+            self._idle.clear()
         self._log_writer.append(arrival.commit_ts, arrival.write_set.touched)
         self._validation.note(arrival)
         self._forming[-1].add(arrival)
-        self._idle.clear()
         if arrival.on_validated is not None:
             arrival.on_validated(arrival.follows)
         if self._writing is None:

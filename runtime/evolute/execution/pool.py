@@ -274,8 +274,9 @@ class Pool:
         """To a worker of the active generation, and to no other one."""
         assert self._active is not None
         view = self._pending_view(worker.shown) if pending.fresh else None
+        mark = None if view is None else worker.chain.mark
         what = pending.kind, self._active.deployment.hash, pending.calls, self._clock.now_ns(), next(self._seeds)
-        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept), pending)
+        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept, mark), pending)
 
     def _overtake(self, worker: WorkerProcess) -> None:
         """What was sent behind a request that runs long gets a second place, at the head of the queue.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from evolute.database.chain import ChainMark, Link
+from evolute.database.chain import Chain, ChainMark, Link
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
@@ -233,7 +233,8 @@ class FunctionOutcome(NamedTuple):
         )
 
     @classmethod
-    def from_wire(cls, wire: Wire) -> FunctionOutcome:
+    def from_wire(cls, wire: Wire, chain: Chain | None = None) -> FunctionOutcome:
+        """`chain` is that of the worker that it comes from."""
         request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns, chained = wire
         return cls(
             request_id,
@@ -246,6 +247,7 @@ class FunctionOutcome(NamedTuple):
             seen,
             busy_ns,
             chained,
+            None if chain is None or chained is None else Link(chain, chained[0], request_id, chained[1]),
         )
 
 

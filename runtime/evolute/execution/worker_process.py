@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from evolute.database.chain import Chain, Link
+from evolute.database.chain import Chain
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
@@ -100,7 +100,7 @@ class WorkerProcess:
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
-        self.shown, self._chain = NOTHING_SHOWN.mark, Chain()
+        self.shown, self.chain = NOTHING_SHOWN.mark, Chain()
         self._callback_tasks: set[asyncio.Task[None]] = set()
         self._nested_actions: dict[asyncio.Task[None], int] = {}
 
@@ -201,17 +201,14 @@ class WorkerProcess:
         resolved here, or given back to the pool if the worker dies."""
         assert self._channel is not None
         assert not self.gone
-        view = request.pending
-        if view is not None:
-            request = request._replace(chained=self._chain.mark)
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
         except LimitReached as error:
             pending.future.set_exception(error)
             return
-        if view is not None:
-            self.shown = view.mark_after(self.shown)
+        if request.pending is not None:
+            self.shown = request.pending.mark_after(self.shown)
         if not self.pending:
             self._head_since_ns = pending.sent_ns
         self.pending[request.id] = pending
@@ -271,7 +268,7 @@ class WorkerProcess:
     def _on_frame(self, frame: Frame) -> None:
         match frame[0]:
             case "outcome":
-                self._on_outcome_frame(FunctionOutcome.from_wire(frame[1]))
+                self._on_outcome_frame(FunctionOutcome.from_wire(frame[1], self.chain))
             case "callback":
                 _, request_id, callback_id, operation, payload = frame
                 self._on_callback(request_id, callback_id, operation, payload)
@@ -299,9 +296,6 @@ class WorkerProcess:
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
-        if outcome.chained is not None:
-            origin, after_id = outcome.chained
-            outcome = outcome._replace(link=Link(self._chain, origin, outcome.id, after_id))
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
             if self._stages is not None:
