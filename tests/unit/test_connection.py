@@ -176,6 +176,7 @@ class TestSocket:
         self._incoming: deque[str | bytes | None] = deque()
         self.messages: list[ServerMessage] = []
         self.raw: list[bytes] = []
+        self.writes: list[int] = []
         self.closed: tuple[int | None, str] | None = None
         self.reads = asyncio.Event()
         self.reads.set()
@@ -203,6 +204,7 @@ class TestSocket:
             raise SocketGone
         if not self.reads.is_set():
             return 0
+        self.writes.append(len(messages))
         self.raw += messages
         self.messages += map(decode_server, messages)
         self._changed.set()
@@ -370,6 +372,29 @@ def test_a_client_without_queries_gets_its_transition() -> None:
             assert [answer.ts is None for answer in answers] == [False, True, False]
             assert client.of_type(Transition)[-1].end[:2] == (0, 0)
             assert client.of_type(Transition)[-1].end.ts >= answers[2].ts
+
+    run(test)
+
+
+def test_an_answer_and_the_transition_of_who_watches_nothing_leave_in_one_write() -> None:
+    """Who is slow to take them has one Transition under way all the same, and then one for all that came meanwhile."""
+
+    async def test() -> None:
+        async with world() as made:
+            client, watcher = made.connect(CONNECT), made.connect(CONNECT, adds("m:count"))
+            for request_id in range(3):
+                client.say(add(request_id))
+                await client.wait_for_answers(request_id + 1)
+            assert client.writes == [2, 2, 2]
+            assert [type(message) for message in client.messages] == [MutationResponse, Transition] * 3
+            client.reads.clear()
+            client.say(*(add(request_id) for request_id in range(3, 6)))
+            await watcher.wait_for(lambda: watcher.view() == {0: 6})
+            await turns(10)
+            client.reads.set()
+            await client.wait_for_answers(6)
+            assert len(client.of_type(Transition)) == 5
+            assert client.of_type(Transition)[-1].end.ts >= client.of_type(MutationResponse)[-1].ts
 
     run(test)
 

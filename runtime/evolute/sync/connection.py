@@ -146,7 +146,7 @@ class Connection:
         if self._verification is None and not self._share.stops():
             self._socket.resume()
 
-    def _send(self, message: bytes, *, is_transition: bool) -> None:
+    def _send(self, message: bytes, is_transition: bool) -> None:
         if self._outgoing and self._outgoing_bytes + len(message) > self._limits.session_outgoing_bytes_max:
             self._perform(self._session.fail(Close.TRY_AGAIN, "TooManyOutgoingBytes"))
             self._outgoing.clear()
@@ -206,7 +206,7 @@ class Connection:
         left_ms = self._limits.heartbeat_ms - silent_ms
         if left_ms <= 0:
             if not self._outgoing:
-                self._send(encode_server(Ping()), is_transition=False)
+                self._send(encode_server(Ping()), False)
             left_ms = self._limits.heartbeat_ms
         self._set_timer(left_ms, self._beat)
 
@@ -215,13 +215,13 @@ class Connection:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(message, is_transition):
-                    self._send(message, is_transition=is_transition)
+                case Send():
+                    self._send(effect.message, effect.is_transition)
                 case Compute():
                     self._begin_computing(effect)
-                case StartMutation(_, call):
+                case StartMutation():
                     number = next(self._call_numbers)
-                    self._calls[number] = self._loop.create_task(self._mutate(number, call))
+                    self._calls[number] = self._loop.create_task(self._mutate(number, effect.call))
                 case StartAction(request_id, call):
                     number = next(self._call_numbers)
                     self._calls[number] = self._loop.create_task(self._act(number, request_id, call))

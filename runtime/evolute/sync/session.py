@@ -22,7 +22,7 @@ What the client may rely on:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from evolute.errors import MalformedMessage
 from evolute.execution.query_result import QueryResult
@@ -47,7 +47,7 @@ from evolute.sync.effects import AwaitBurst, Close, Compute, Effect, Send, Start
 from evolute.sync.identity import ANONYMOUS, Identity
 from evolute.sync.mutation_queue import MutationQueue
 from evolute.sync.phase import CLOSED, COMPUTING, IDLE, PARKED, SENDING, Phase
-from evolute.sync.query_set import LiveQuery, QuerySet
+from evolute.sync.query_set import QuerySet
 from evolute.sync.requested import ProtocolViolation, Requested
 from evolute.sync.transition import Disclosure, encode_transition
 
@@ -271,7 +271,7 @@ class Session:
         self.phase = COMPUTING
         self._queries_changed = False
         self._computing_at_least_ts = self._at_least_ts
-        stale, held = self._queries.wanted() if self._queries else ((), ())
+        stale, held = self._queries.wanted()
         if stale or held:
             self._effects.append(Compute(stale, held, self._at_least_ts))
         else:  # any published timestamp will do
@@ -303,9 +303,8 @@ class Session:
     def _accept(self, ts: int, results: Mapping[Call, QueryResult], now_ns: int) -> None:
         assert self.phase is COMPUTING
         assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
-        changed: Sequence[LiveQuery] = ()
-        if self._queries:
-            changed = self._queries.accept(results)
+        changed = self._queries.accept(results)
+        if self._queries.broke_off:
             self._effects += self._queries.retries(self._limits)
         self._send_answers(until_ts=ts)
         start, versions = self._current, self._versions

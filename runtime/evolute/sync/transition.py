@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from evolute.execution.query_result import QueryResult
@@ -72,32 +72,43 @@ def encoded_answer(result: QueryResult, disclosure: Disclosure) -> bytes:
 def encode_transition(
     start: StateVersion,
     end: StateVersion,
-    changed: Iterable[LiveQuery],
-    removed: Iterable[int],
+    changed: Sequence[LiveQuery],
+    removed: Collection[int],
     disclosure: Disclosure,
     *,
     client_clock_skew_ms: int | None,
     now_ns: int,
 ) -> bytes:
     """Call after `QuerySet.accept`, with the queries that it returned. The skew is None if the client told no time."""
-    assert start[:2] <= end[:2], (start, end)
-    assert start.ts <= end.ts, (start, end)
-    pieces: list[tuple[int, bytes | None]] = [(query_id, None) for query_id in removed]
-    for query in changed:
-        assert query.held is not None
-        pieces.append((query.query_id, encoded_answer(query.held, disclosure)))
-    if len(pieces) == 1 and len(pieces[0][1] or b"") <= _SHARED_BYTES_MAX:
-        text = _shared_text(start, end, pieces[0])
+    if len(changed) == 1 and not removed:
+        text = _only_one(start, end, changed[0], disclosure)
     else:
-        text = _text(start, end, pieces)
+        modifications = [encode_modification(query_id, None) for query_id in removed]
+        for query in changed:
+            modifications.append(encode_modification(query.query_id, _answer_of(query, disclosure)))
+        text = _text(start, end, modifications)
     return text if client_clock_skew_ms is None else with_clock_skew(text, client_clock_skew_ms, now_ns)
 
 
-def _text(start: StateVersion, end: StateVersion, pieces: Iterable[tuple[int, bytes | None]]) -> bytes:
-    return join_transition(start, end, (encode_modification(query_id, answer) for query_id, answer in pieces))
+def _answer_of(query: LiveQuery, disclosure: Disclosure) -> bytes:
+    assert query.held is not None
+    return encoded_answer(query.held, disclosure)
+
+
+def _only_one(start: StateVersion, end: StateVersion, query: LiveQuery, disclosure: Disclosure) -> bytes:
+    answer = _answer_of(query, disclosure)
+    if len(answer) <= _SHARED_BYTES_MAX:
+        return _shared_text(start, end, query.query_id, answer)
+    return _text(start, end, (encode_modification(query.query_id, answer),))
 
 
 @functools.lru_cache(_SHARED_MAX)
-def _shared_text(start: StateVersion, end: StateVersion, piece: tuple[int, bytes | None]) -> bytes:
+def _shared_text(start: StateVersion, end: StateVersion, query_id: int, answer: bytes) -> bytes:
     """Sessions of one query stand at the same versions, and so are told the same, one after the other."""
-    return _text(start, end, (piece,))
+    return _text(start, end, (encode_modification(query_id, answer),))
+
+
+def _text(start: StateVersion, end: StateVersion, modifications: Sequence[bytes]) -> bytes:
+    assert start[:2] <= end[:2], (start, end)
+    assert start.ts <= end.ts, (start, end)
+    return join_transition(start, end, modifications)
