@@ -235,14 +235,11 @@ class Pool:
             raise ShuttingDown
         lane: Lane = "action" if pending.kind == "action" else "transaction"
         queue = self._queues[lane]
-        name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
         length_max = self._limits.action_queue_length_max if lane == "action" else self._limits.call_queue_length_max
         if len(queue) >= length_max and not urgent:  # what others wait for is never turned away
+            name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
             raise Overloaded(f"{length_max} calls wait for a worker; the setting is {name}")
-        if urgent:
-            queue.appendleft(pending)
-        else:
-            queue.append(pending)
+        (queue.appendleft if urgent else queue.append)(pending)
         if urgent or len(queue) == 1:  # or nobody can take who has come before it
             self._dispatch(lane)
 
