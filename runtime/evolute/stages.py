@@ -8,7 +8,7 @@
                ahead to that, and on the way
     run        in the worker, from its snapshot to its outcome
     validate   from its arrival at the committer until it is pending; longer if a serial turn holds it
-    batch      pending, until its batch is given to the writer, because another is with the disk
+    batch      pending, until its batch is given to the writer: because another is with the disk, or waits for more
     sync       of the batch: put, committed and synced by the writer thread
     publish    from there until all are told, on the event loop
     push       from there, or from whatever else makes a session begin a Transition, until its frame has been written
@@ -56,6 +56,12 @@ class Durations:
         self.counts[bisect_left(_BOUNDS_NS, duration_ns)] += count
         self.total_ns += duration_ns * count
 
+    def add_all(self, durations_ns: Sequence[int]) -> None:
+        counts = self.counts
+        for duration_ns in durations_ns:
+            counts[bisect_left(_BOUNDS_NS, duration_ns)] += 1
+        self.total_ns += sum(durations_ns)
+
     def statistics(self) -> StageDurations:
         return StageDurations(tuple(self.counts), self.total_ns / NS_PER_S)
 
@@ -87,11 +93,8 @@ class Stages:
 
     def note_published(self, commits: Sequence[Timed], begun_ns: int, written_ns: int) -> None:
         """Everybody has been told of a batch that the writer was given, and had written, at these times."""
-        validate, batch = self.validate, self.batch
-        for commit in commits:
-            validated_ns = commit.validated_ns
-            validate.add(validated_ns - commit.arrived_ns)
-            batch.add(begun_ns - validated_ns)
+        self.validate.add_all([commit.validated_ns - commit.arrived_ns for commit in commits])
+        self.batch.add_all([begun_ns - commit.validated_ns for commit in commits])
         self.sync.add(written_ns - begun_ns, len(commits))
         self.publish.add(monotonic_ns() - written_ns, len(commits))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -361,11 +360,11 @@ def test_a_run_its_record_and_the_next_time_are_one_commit(tmp_path: Path) -> No
     assert in_transaction(tables) == (1, 1, [due_ns + 10 * NS_PER_S]), "and then everything at once"
 
     assert store.run_mutation(call).refused == "JobChanged", "that run is over"
-    following = replace(call, cron=(cron_table.cron_id("n"), due_ns + 10 * NS_PER_S))
-    assert store.run_mutation(replace(following, arguments=b'{"text":"other"}')).refused == "JobChanged"
+    following = call._replace(cron=(cron_table.cron_id("n"), due_ns + 10 * NS_PER_S))
+    assert store.run_mutation(following._replace(arguments=b'{"text":"other"}')).refused == "JobChanged"
     bad = definition("n", interval(seconds=10), "notes:add", b'{"text":"bad"}')
     in_transaction(lambda transaction: cron_table.apply(transaction, [bad]))
-    failed = store.run_mutation(replace(following, arguments=bad.arguments))
+    failed = store.run_mutation(following._replace(arguments=bad.arguments))
     assert failed.results[0].error is not None
     assert failed.write_set is None, "nothing of a run that fails is kept, not even that it ran"
     store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +82,7 @@ def run(
     """The page of two, as it would be sent."""
     if path != "m:no_page":
         arguments = {"paginationOpts": {"numItems": 2, "cursor": cursor, **arguments.pop("options", {})}, **arguments}
-    made = dataclasses.replace(call(path, "query", **arguments), journal=journal)
+    made = call(path, "query", **arguments)._replace(journal=journal)
     return functions.run_queries(made).results[0]
 
 
@@ -177,7 +176,7 @@ def test_the_page_of_a_function_that_is_called_is_kept_if_there_is_no_other(func
 
 
 def test_a_journal_survives_its_way_to_the_worker_and_back(functions: FunctionStore) -> None:
-    request = functions.request("query", dataclasses.replace(call("m:no_page", "query"), journal="J"))
+    request = functions.request("query", call("m:no_page", "query")._replace(journal="J"))
     assert type(request).from_wire(request.to_wire()) == request
     result = run(functions, "m:numbers")
     assert CallResult.from_wire(result.to_wire()).journal == result.journal

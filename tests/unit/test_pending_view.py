@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evolute.database.commit_batch import Arrival
-from evolute.database.pending_view import NOTHING_SHOWN, PendingView
+from evolute.database.pending_view import NOTHING_SHOWN, PendingView, new_part
 from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
@@ -62,7 +63,7 @@ def test_what_is_shown_in_parts_is_what_is_pending(
 ) -> None:
     """Between two looks commits are begun, others become durable, a batch may be withdrawn. Whoever is shown what is
     new to him knows all that is pending, and no more than that."""
-    shown, withdrawals, durable_ts = NOTHING_SHOWN, 0, 0
+    shown, mark, withdrawals, durable_ts = NOTHING_SHOWN, NOTHING_SHOWN.mark, 0, 0
     commits: list[tuple[int, dict[bytes, bytes | None]]] = []
     last_ts = 0
     for new, durable, withdrawn in steps:
@@ -74,8 +75,10 @@ def test_what_is_shown_in_parts_is_what_is_pending(
         if withdrawn:
             withdrawals, commits = withdrawals + 1, commits[1:]
         view = PendingView(withdrawals, durable_ts, tuple(commits))
-        part = view.since(shown.mark)
-        assert withdrawn or all(ts > shown.mark.ts for ts, _ in part.commits), "nothing is shown twice"
+        newest_first = [SimpleNamespace(commit_ts=ts, puts=lambda puts=puts: puts) for ts, puts in reversed(commits)]
+        part = new_part(mark, withdrawals, durable_ts, newest_first)
+        assert withdrawn or all(ts > mark.ts for ts, _ in part.commits), "nothing is shown twice"
+        mark = part.mark_after(mark)
         shown = shown.joined(PendingView(*part.to_wire()))
         assert shown == view
 

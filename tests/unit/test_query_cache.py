@@ -367,7 +367,7 @@ def test_a_result_serves_who_asks_anew_and_who_comes_back_with_its_journal(tmp_p
         async with opened(tmp_path) as test:
             await test.put(p="1")
             first = await test.cache.latest(reads("p"))
-            assert (first.asked, first.call, first.journal) == (reads("p"), replace(reads("p"), journal="1"), "1")
+            assert (first.asked, first.call, first.journal) == (reads("p"), reads("p")._replace(journal="1"), "1")
             for call in (reads("p"), first.call):
                 _, results = await test.cache.results_at([call], [], at_least_ts=0)
                 assert results == {call: first}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -178,7 +177,7 @@ def hidden(ctx: QueryCtx) -> str:
     return "seen"
 """
     )
-    outcome = store.run_queries(dataclasses.replace(call("m:hidden", None), public_only=False))
+    outcome = store.run_queries(call("m:hidden", None)._replace(public_only=False))
     assert outcome.results[0].value == b'"seen"'
 
 
@@ -401,7 +400,7 @@ def nested(ctx: QueryCtx) -> Any:
     return ctx.run_query(who)
 """
     )
-    me = dataclasses.replace(call("m:nested", "query"), identity=b'{"subject":"me"}')
+    me = call("m:nested", "query")._replace(identity=b'{"subject":"me"}')
     assert [result.value for result in store.run_queries(call("m:who", "query"), me).results] == [
         b"null",
         b'{"subject":"me"}',
@@ -464,16 +463,16 @@ def add(ctx: MutationCtx, fail: bool = False) -> int:
     return len(ctx.db.query("notes").collect())
 """
     )
-    failing = dataclasses.replace(call("m:add", "mutation", fail=True), session=("session", 1))
+    failing = call("m:add", "mutation", fail=True)._replace(session=("session", 1))
     assert store.run_mutation(failing).results[0].error is not None
-    again = dataclasses.replace(call("m:add", "mutation"), session=("session", 1))
+    again = call("m:add", "mutation")._replace(session=("session", 1))
     first = store.run_mutation(again)
     assert first.write_set is not None
     ts = store.commit(first.write_set)
     second = store.run_mutation(again)
     assert (second.replayed_ts, second.write_set) == (ts, None)
     assert (second.results[0].value, second.results[0].log_lines) == (b"1", ("[LOG] runs",))
-    other = dataclasses.replace(again, session=("session", 2))
+    other = again._replace(session=("session", 2))
     assert store.run_mutation(other).results[0].value == b"2"
 
 
@@ -512,7 +511,7 @@ def job(ctx: QueryCtx, id: str) -> Any:
     assert store.run_mutation(run).refused == JOB_CHANGED
     other = store.mutate("m:later")
     store.mutate("m:stop", job=other)
-    assert store.run_mutation(dataclasses.replace(run, job=other)).refused == JOB_CHANGED
+    assert store.run_mutation(run._replace(job=other)).refused == JOB_CHANGED
 
 
 @pytest.mark.parametrize(

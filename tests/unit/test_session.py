@@ -9,7 +9,6 @@ what it may rely on; at the end all has been told.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -343,4 +342,4 @@ def test_a_page_that_runs_again_begins_its_retries_anew() -> None:
 
     crashed = CallError("died", code=FunctionCrashed.code)
     assert [run(crashed, None), run(crashed, None), run(None, "J"), run(crashed, "J")] == [[1], [2], [], [1]]
-    assert queries.wanted()[0] == (replace(call, journal="J"),)
+    assert queries.wanted()[0] == (call._replace(journal="J"),)

@@ -262,9 +262,7 @@ class Caller:
 
     async def mutate(self, path: str, **arguments: object) -> Outcome:
         """Raises DidNotHappen, Unknown, and AssertionError with what the function has found wrong."""
-        request = dataclasses.replace(
-            call(path, "mutation", **arguments), session=(self._session, next(self._requests))
-        )
+        request = call(path, "mutation", **arguments)._replace(session=(self._session, next(self._requests)))
         report, random = self.load.report, self.random
         if random.random() < self.load.faults.leave:
             await self._leave(request)

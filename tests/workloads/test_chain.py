@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evolute.database.chain import Chain, ChainedWrites, ChainMark, Link
-from evolute.database.pending_view import NOTHING_SHOWN, PendingView
+from evolute.database.pending_view import NOTHING_SHOWN, Mark, PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
@@ -47,7 +47,7 @@ class Worker:
     """Both ends of one: what the server keeps of it, what has been sent to it, and what it has answered."""
 
     chain: Chain = field(default_factory=Chain)
-    shown: PendingView = NOTHING_SHOWN
+    shown: Mark = NOTHING_SHOWN.mark
     told: PendingView = NOTHING_SHOWN
     chained: ChainedWrites = field(default_factory=lambda: ChainedWrites(BYTES_MAX))
     requests: deque[tuple[int, PendingView, ChainMark, list[bytes], bool]] = field(default_factory=deque)
@@ -69,10 +69,9 @@ class World:
         return self.random.sample(KEYS, self.random.choice((1, 1, 2)))
 
     def send(self, worker: Worker) -> None:
-        view = self.db.committer.pending_view()
-        assert view is not None
-        part = view.since(worker.shown.mark)
-        worker.shown = view
+        part = self.db.committer.pending_view(worker.shown)
+        assert part is not None
+        worker.shown = part.mark_after(worker.shown)
         self._ids += 1
         looks = self.random.random() < 0.2
         worker.requests.append((self._ids, part, worker.chain.mark, KEYS if looks else self.keys(), looks))

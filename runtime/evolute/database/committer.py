@@ -15,8 +15,8 @@ touch of its read set later than its `begin_ts` is a Conflict. If it passes, it 
 from that moment others lose against it. So validation order is timestamp order is write order, and the result is as if
 the transactions had run one after the other.
 
-**Batch.** While the disk syncs one batch the next one forms: one sync for many commits. Their puts are merged in
-timestamp order into one storage write, together with LAST_TS.
+**Batch.** While the disk syncs one batch the next one forms: one sync for many commits. Where many are being run it
+waits for more of them (`departure`). Their puts are merged in timestamp order into one storage write, with LAST_TS.
 
 **Publication.** When a batch is durable, one event-loop turn publishes it in the log, tells those who committed,
 breaks subscriptions and wakes waiters, in this order, and no task runs in between. Nothing is told before.
@@ -48,8 +48,9 @@ from evolute.database.batch_writer import BatchWriter
 from evolute.database.chain import Link
 from evolute.database.commit_batch import Arrival, CommitBatch
 from evolute.database.committer_statistics import CommitterStatistics
+from evolute.database.departure import Departure
 from evolute.database.fill import Fill
-from evolute.database.pending_view import PendingView
+from evolute.database.pending_view import NOTHING_SHOWN, Mark, PendingView, new_part
 from evolute.database.read_set import ReadSet
 from evolute.database.subscriptions import Subscriptions
 from evolute.database.validation import Validation
@@ -103,7 +104,7 @@ class Committer:
 
         self._forming: deque[CommitBatch] = deque()
         self._writing: CommitBatch | None = None
-        self._write_scheduled = False
+        self._departure = Departure(self._waiting_length, self._write_next)
         self._idle = asyncio.Event()
         self._idle.set()
         self._serial_turn = asyncio.Lock()
@@ -132,6 +133,7 @@ class Committer:
         seen: int | None = None,
         on_validated: Callable[[bool], None] | None = None,
         link: Link | None = None,
+        others_running: int = 0,
     ) -> int:
         """Commits a transaction; returns its timestamp once it is durable and published.
 
@@ -141,6 +143,7 @@ class Committer:
         when that is published. What of a `fill` is still true is written with the rest. `seen` is the snapshot's, of a
         transaction that was run on pending commits; `link` is its place in a chain. `on_validated` is called in the
         turn in which it becomes pending, with whether it would be in conflict but for what it has seen of its chain.
+        `others_running` counts those that are still being run, and may want to commit soon.
 
         Raises Conflict; OutOfRetention; Withdrawn, for what it has seen never happened; Overloaded, TooManyWrites,
         ShuttingDown (nothing happened); StorageFull, StorageFailed (it was certainly not written); FateUnknown. If the
@@ -165,6 +168,7 @@ class Committer:
         if self._is_serial and not serial:
             self._held.append(arrival)
         else:
+            self._departure.running = others_running
             self._admit(arrival)
         return await arrival.done
 
@@ -176,15 +180,15 @@ class Committer:
     @property
     def has_view(self) -> bool:
         """Whether a transaction can be run on what is pending: whether that is not too much."""
-        return sum(batch.bytes for batch in self._under_way()) <= self._limits.pending_view_bytes_max
+        bytes_max = self._limits.pending_view_bytes_max
+        return self._queue_bytes <= bytes_max or sum(batch.bytes for batch in self._under_way()) <= bytes_max
 
-    def pending_view(self) -> PendingView | None:
-        """What is pending now, unless it is more than `pending_view_bytes_max`."""
+    def pending_view(self, shown: Mark = NOTHING_SHOWN.mark) -> PendingView | None:
+        """What is pending now and new to who has this mark; None if all that is pending is too much to be shown."""
         if not self.has_view:
             return None
-        arrivals = (arrival for batch in self._under_way() for arrival in batch.arrivals)
-        commits = tuple((arrival.commit_ts, arrival.puts()) for arrival in arrivals)
-        return PendingView(self._validation.withdrawals, self._log.published_ts, commits)
+        newest_first = (arrival for batch in reversed(self._under_way()) for arrival in reversed(batch.arrivals))
+        return new_part(shown, self._validation.withdrawals, self._log.published_ts, newest_first)
 
     def require_standing(self, seen: int | None) -> None:
         """Raises Withdrawn if a commit may have been withdrawn since a snapshot with this `seen` was made."""
@@ -204,6 +208,7 @@ class Committer:
         self._require_running()
         async with self._serial_turn:
             self._is_serial = True
+            self._departure.hurry()
             try:
                 await self._idle.wait()
                 self._require_running()
@@ -215,6 +220,7 @@ class Committer:
     async def close(self) -> None:
         """Refuses what arrives from now on, finishes what is under way, and ends the writer thread. Idempotent."""
         self._is_closing = True
+        self._departure.hurry()
         async with self._serial_turn:
             await self._idle.wait()
         self._writer.close()
@@ -255,7 +261,7 @@ class Committer:
         while self._held:
             arrival = self._held.popleft()
             if arrival.done.cancelled():
-                self._leave(arrival)
+                self._leave(1, arrival.bytes)
             else:
                 self._admit(arrival)
 
@@ -263,7 +269,7 @@ class Committer:
         """Validates. A transaction that passes becomes pending, in the batch that is forming."""
         error = self._fate_unknown or self._validation.error_of(arrival)
         if error is not None:
-            self._leave(arrival)
+            self._leave(1, arrival.bytes)
             if arrival.link is not None:
                 arrival.link.refuse()
             arrival.fail(error)
@@ -275,16 +281,14 @@ class Committer:
         if not self._forming or self._forming[-1].is_full(self._limits):
             self._forming.append(CommitBatch())
             self._log_writer.begin_batch()
+            self._idle.clear()
         self._log_writer.append(arrival.commit_ts, arrival.write_set.touched)
         self._validation.note(arrival)
         self._forming[-1].add(arrival)
-        self._idle.clear()
         if arrival.on_validated is not None:
             arrival.on_validated(arrival.follows)
-        if self._writing is None and not self._write_scheduled:
-            # Not at once: whatever else arrives in this turn of the loop shares the sync.
-            self._write_scheduled = True
-            self._loop.call_soon(self._write_next)
+        if self._writing is None:
+            self._departure.joined()
 
     def _settle_fill(self, fill: Fill) -> None:
         if fill.start == fill.end:
@@ -294,14 +298,16 @@ class Committer:
         except OutOfRetention:
             fill.refuse()
 
-    def _leave(self, arrival: Arrival) -> None:
-        self._queue_length -= 1
-        self._queue_bytes -= arrival.bytes
+    def _leave(self, count: int, size: int) -> None:
+        self._queue_length -= count
+        self._queue_bytes -= size
 
     # --- Batch --------------------------------------------------------------------------------------------------
 
+    def _waiting_length(self) -> int:
+        return sum(len(batch.arrivals) for batch in self._forming)
+
     def _write_next(self) -> None:
-        self._write_scheduled = False
         if self._writing is None and self._forming and self._fate_unknown is None:
             self._writing = self._forming.popleft()
             self._writer.write(self._writing)
@@ -315,11 +321,11 @@ class Committer:
         self._writing = None
         match error:
             case None:
-                self._write_next()  # the disk works while we publish
+                self._departure.leave_or_wait()  # the disk works while we publish
                 self._publish(batch)
             case StorageFull() | StorageFailed():
                 self._withdraw(batch, error)
-                self._write_next()
+                self._departure.leave_or_wait()
             case _:
                 self._stop(error, batch)
         self._set_idle()
@@ -334,8 +340,8 @@ class Committer:
         try:
             self._log_writer.publish(batch.last_ts)
             failpoints.hit(failpoints.AFTER_PUBLICATION)
+            self._leave(len(batch.arrivals), batch.bytes)
             for arrival in batch.arrivals:
-                self._leave(arrival)
                 if arrival.on_published is not None:
                     arrival.on_published(arrival.commit_ts)
             # Before the callers go on: queries that have to run again set out while the answers are written.
@@ -355,8 +361,8 @@ class Committer:
         self._log_writer.withdraw(batch.last_ts)
         unfounded = [arrival for forming in self._forming for arrival in forming.take_out_founded_on_pending()]
         self._validation.withdrawn += len(unfounded)
-        for arrival in (*batch.arrivals, *unfounded):
-            self._leave(arrival)
+        self._leave(len(batch.arrivals), batch.bytes)
+        self._leave(len(unfounded), sum(arrival.bytes for arrival in unfounded))
         self._fail(batch.arrivals, error)
         self._fail(unfounded, Withdrawn())
         # Whoever lost against one of these waits for a timestamp that will never be published.

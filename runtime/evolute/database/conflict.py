@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 from evolute.database.read_set import ReadSet
 
-# Up to this share of a run's keys, new ones are put in their places one by one; beyond it sorting anew is faster.
-SORT_SHARE = 16
+# So many new keys of a run, about those of one commit, are put in their places one by one: that looks at a few of the
+# others, which lie all over the memory. Sorting anew looks at all of them, and is faster for many.
+INSERTED_MAX = 32
 
 
 class Touch(NamedTuple):
@@ -80,14 +81,14 @@ class TouchedKeys:
                 return Touch(key, latest)
         if not read_set.ranges:
             return None
-        keys = self._sorted_keys()
+        keys = self._sorted if len(self._sorted) == len(last_touch) else self._sorted_keys()
+        length = len(keys)
         for start, end in read_set.ranges:
-            for index in range(bisect_left(keys, start), len(keys)):
-                key = keys[index]
-                if key >= end:
-                    break
+            index = bisect_left(keys, start)
+            while index < length and (key := keys[index]) < end:
                 if last_touch[key] > after_ts:  # false only in a run that straddles after_ts
                     return Touch(key, last_touch[key])
+                index += 1
         return None
 
     def keys_in(self, start: bytes, end: bytes, after_ts: int) -> Iterator[bytes]:
@@ -103,7 +104,7 @@ class TouchedKeys:
             return keys
         # A dict keeps the order of first insertion, so the keys that are missing are its last ones.
         new_keys = islice(reversed(self._last_touch), missing)
-        if missing * SORT_SHARE < len(keys):
+        if missing <= INSERTED_MAX:
             for key in new_keys:
                 insort(keys, key)
         else:

@@ -75,9 +75,11 @@ class IntervalMap(Generic[T]):
         if not self._points.keys().isdisjoint(keys):
             for key in self._points.keys() & keys:
                 _collect(self._points[key], hits)
-        if self._root is not None:
+        root = self._root
+        if root is not None:
             for key in keys:
-                self._stab_ranges(self._root, key, hits)
+                if key < root.max_end:
+                    self._stab_ranges(root, key, hits)
         return hits
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ A worker is shown each commit once, with the first request that needs it, and re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, TypeAlias
 
 Puts: TypeAlias = Mapping[bytes, bytes | None]
 """What a commit changes; None deletes."""
@@ -47,14 +47,12 @@ class PendingView(NamedTuple):
         """Of who has been shown all of it."""
         return Mark(self.withdrawals, self.commits[-1][0] if self.commits else self.durable_ts)
 
-    def since(self, mark: Mark) -> PendingView:
-        """The part that somebody with this mark has not been shown."""
-        if mark.withdrawals != self.withdrawals:
-            return self
-        return self._replace(commits=tuple(commit for commit in self.commits if commit[0] > mark.ts))
+    def mark_after(self, shown: Mark) -> Mark:
+        """Of who is shown this as the part that was new to him, with the mark that he had before."""
+        return self.mark if self.commits or shown.withdrawals != self.withdrawals else shown
 
     def joined(self, part: PendingView) -> PendingView:
-        """This one, shown before, and what was shown `since`: without what is durable by now, or withdrawn."""
+        """This one, shown before, and the part that was new: without what is durable by now, or withdrawn."""
         if part.withdrawals != self.withdrawals:
             return part
         kept = tuple(commit for commit in self.commits if commit[0] > part.durable_ts)
@@ -71,3 +69,22 @@ class PendingView(NamedTuple):
 
 
 NOTHING_SHOWN = PendingView(0, 0)
+
+
+class Pending(Protocol):
+    """A commit that has been validated and is not durable."""
+
+    commit_ts: int
+
+    def puts(self) -> Puts: ...
+
+
+def new_part(shown: Mark, withdrawals: int, durable_ts: int, newest_first: Iterable[Pending]) -> PendingView:
+    """What of that which is pending somebody with this mark has not been shown; none of the rest is looked at."""
+    after_ts = shown.ts if shown.withdrawals == withdrawals else 0
+    commits: list[tuple[int, Puts]] = []
+    for commit in newest_first:
+        if commit.commit_ts <= after_ts:
+            break
+        commits.append((commit.commit_ts, commit.puts()))
+    return PendingView(withdrawals, durable_ts, tuple(reversed(commits)))

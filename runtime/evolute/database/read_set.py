@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from itertools import starmap
 from typing import TypeAlias
 
 from evolute.database.budget import READ_ADVICE
@@ -142,9 +143,10 @@ class ReadSet:
     def from_wire(cls, wire: tuple[Iterable[bytes], Iterable[tuple[bytes, bytes]]]) -> ReadSet:
         """The set that `to_wire` was called on, without its bound. Trusts that the ranges are sorted and apart."""
         points, ranges = wire
-        read_set = cls()
+        read_set = cls.__new__(cls)
+        read_set._intervals_max = None
         read_set.points = set(points)
-        read_set.ranges = [Interval(start, end) for start, end in ranges]
+        read_set.ranges = list(starmap(Interval, ranges))
         return read_set
 
     def _limit_reached(self) -> LimitReached:

@@ -32,7 +32,9 @@ class Validation:
             touch = self._log.first_touch(arrival.read_set, arrival.begin_ts)
         except (OutOfRetention, Withdrawn) as error:
             return error
-        arrival.follows = touch is not None and link is not None
+        if touch is None:
+            return None
+        arrival.follows = link is not None
         return self._conflict(touch, arrival.read_set, arrival.begin_ts, link)
 
     def require_seen(self, read_set: ReadSet, begin_ts: int, link: Link) -> int:

@@ -30,7 +30,8 @@ class WriteSet:
 
     def __post_init__(self) -> None:
         assert self.touched.issuperset(self.puts), "a put key that does not count as touched would go unnoticed"
-        assert all(self.puts.get(key) is not None for key in self.stamped), "a stamped key must have a value"
+        for key in self.stamped:
+            assert self.puts.get(key) is not None, "a stamped key must have a value"
 
     def __bool__(self) -> bool:
         return bool(self.touched)
@@ -48,4 +49,4 @@ class WriteSet:
     def from_wire(cls, wire: tuple[dict[bytes, bytes | None], Iterable[bytes], dict[bytes, int]]) -> WriteSet:
         """The write set that `to_wire` was called on."""
         puts, only_touched, stamped = wire
-        return cls(puts, frozenset(puts).union(only_touched), stamped)
+        return cls(puts, frozenset([*puts, *only_touched]), stamped)

@@ -16,8 +16,7 @@ class Admission:
     def __init__(self) -> None:
         self.count = 0
         self.closing = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # set while nothing is under way, once somebody drains
         self._deadline: float | None = None
 
     def admit(self, *, always: bool = False) -> Admission:
@@ -35,15 +34,15 @@ class Admission:
         try:
             async with asyncio.timeout_at(self._deadline):
                 while self.count:  # what has ended may have begun the next step in the same turn
+                    self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
             return
 
     def __enter__(self) -> None:
         self.count += 1
-        self._idle.clear()
 
     def __exit__(self, *_: object) -> None:
         self.count -= 1
-        if self.count == 0:
+        if self.count == 0 and self.closing:
             self._idle.set()

@@ -13,8 +13,8 @@ the committer holds all others for the length of one run. So nothing fails becau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from evolute.clock import monotonic_ns
 from evolute.database.chain import Link
@@ -38,7 +38,7 @@ class Mode(NamedTuple):
     fresh: bool = False
 
 
-FIRST = Mode()
+FIRST, FRESH, URGENT = Mode(), Mode(fresh=True), Mode(urgent=True)
 
 
 class Attempted(NamedTuple, Generic[T]):
@@ -63,7 +63,7 @@ class Attempts:
         self._limits = limits
         self._lines = ContentionLines()
         self._crowd = Crowd(width, limits)
-        self.conflicts = 0
+        self.conflicts = self._running = 0
         self.serial_runs = 0
 
     @property
@@ -114,10 +114,10 @@ class Attempts:
             try:
                 # All commits wait for this run, those of a deployment too that might bring workers that start again.
                 async with asyncio.timeout(self._limits.serial_ms_max / 1000):
-                    run = await attempt(Mode(urgent=True))
+                    run = await attempt(URGENT)
             except TimeoutError:
                 raise Contended(self._contended_text(lost_at)) from None
-            return run.value, await self._commit(run, on_commit, serial=True)
+            return run.value, await self._commit(run, on_commit, serial=True) if run.write_set else run.begin_ts
 
     async def _attempt(
         self,
@@ -129,10 +129,11 @@ class Attempts:
         """One attempt. Its place and its turn are free for the next as soon as it has been validated."""
         if path is None:
             run = await attempt(FIRST)
-            return run.value, await self._commit(run, on_commit)
-        came_ns = monotonic_ns()
-        place = await self._crowd.enter(path, has_lost=turn is not None)
-        if place.is_narrow:
+            return run.value, await self._commit(run, on_commit) if run.write_set else run.begin_ts
+        place = self._crowd.enter_at_once(path)
+        if place is None:
+            came_ns = monotonic_ns()
+            place = await self._crowd.enter(path, has_lost=turn is not None)
             self._database.stages.line.add(monotonic_ns() - came_ns)
 
         def on_validated(follows: bool) -> None:
@@ -142,7 +143,13 @@ class Attempts:
                 turn.leave()
 
         try:
-            run = await attempt(Mode(fresh=turn is not None or place.is_narrow))
+            self._running += 1
+            try:
+                run = await attempt(FRESH if turn is not None or place.is_narrow else FIRST)
+            finally:
+                self._running -= 1
+            if not run.write_set:
+                return run.value, run.begin_ts
             return run.value, await self._commit(run, on_commit, on_validated=on_validated)
         except Conflict:
             self._crowd.note(path, lost=True)
@@ -159,17 +166,16 @@ class Attempts:
             f"ms; the setting is serial_ms_max."
         )
 
-    async def _commit(
+    def _commit(
         self,
         run: Attempted[T],
         on_commit: OnCommit | None,
         *,
         serial: bool = False,
         on_validated: Callable[[bool], None] | None = None,
-    ) -> int:
-        if not run.write_set:
-            return run.begin_ts
-        return await self._database.committer.commit(
+    ) -> Coroutine[Any, Any, int]:
+        assert run.write_set is not None
+        return self._database.committer.commit(
             run.begin_ts,
             run.read_set,
             run.write_set,
@@ -179,4 +185,5 @@ class Attempts:
             seen=run.seen,
             link=run.link,
             on_validated=on_validated,
+            others_running=self._running,
         )

@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from evolute.errors import Overloaded, ShuttingDown
 from evolute.execution.generation import Generation
@@ -64,7 +63,7 @@ class BlockingLane:
             )
         async with self._places.taken(call.place, call.depth) as place, self._process(place.number) as worker:
             future: asyncio.Future[FunctionOutcome] = asyncio.get_running_loop().create_future()
-            pending = Pending("action", (replace(call, place=place.number),), future, callbacks)
+            pending = Pending("action", (call._replace(place=place.number),), future, callbacks)
             self._submit(worker, pending)
             try:
                 return await future

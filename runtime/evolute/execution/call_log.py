@@ -45,17 +45,18 @@ class CallLog:
         self.durations = CallDurations()
         self._entries_max = limits.function_log_entries_max
         self._bytes_max = limits.function_log_bytes_max
-        self._entries: deque[CallLogEntry] = deque()
+        self._entries: deque[tuple[CallLogEntry, int]] = deque()  # with what it weighs
         self._bytes = 0
         self._listeners: dict[object, Callable[[CallLogEntry], None]] = {}
 
     def add(self, entry: CallLogEntry) -> None:
         """Keeps the entry and tells every listener, synchronously."""
         self.durations.add(entry.kind, entry.duration_ms, failed=entry.error is not None)
-        self._entries.append(entry)
-        self._bytes += _weight(entry)
-        while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
-            self._bytes -= _weight(self._entries.popleft())
+        entries, weight = self._entries, _weight(entry)
+        entries.append((entry, weight))
+        self._bytes += weight
+        while len(entries) > self._entries_max or self._bytes > self._bytes_max:
+            self._bytes -= entries.popleft()[1]
         for listener in list(self._listeners.values()):
             try:
                 listener(entry)
@@ -64,7 +65,7 @@ class CallLog:
 
     def entries(self) -> tuple[CallLogEntry, ...]:
         """Those still kept, oldest first."""
-        return tuple(self._entries)
+        return tuple(entry for entry, _ in self._entries)
 
     def listen(self, listener: Callable[[CallLogEntry], None]) -> Callable[[], None]:
         """Calls `listener`, which must be quick, for every entry until the returned function is called."""

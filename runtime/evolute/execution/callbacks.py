@@ -6,7 +6,6 @@ its depth come from the action's own call, never from what the worker sent.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -66,8 +65,7 @@ def _nested(parent: Call, call: Call, limits: Limits) -> Call:
         raise LimitReached(
             f"{call.path} was called {depth} calls deep; the setting is call_depth_max. Do calls go round in a circle?"
         )
-    return dataclasses.replace(
-        call,
+    return call._replace(
         public_only=False,
         identity=parent.identity,
         session=None,
@@ -83,7 +81,7 @@ def _nested(parent: Call, call: Call, limits: Limits) -> Call:
 async def _run(door: Door, operation: str, call: Call) -> Outcome:
     if operation == "run_query":
         # A query schedules nothing, so for whose job it is asked makes no difference to its answer.
-        return await door.query(dataclasses.replace(call, kind="query", parent_job=None, place=None))
+        return await door.query(call._replace(kind="query", parent_job=None, place=None))
     if operation == "run_mutation":
-        return await door.mutate(dataclasses.replace(call, kind="mutation"))
-    return await door.act(dataclasses.replace(call, kind="action"), nested=True)
+        return await door.mutate(call._replace(kind="mutation"))
+    return await door.act(call._replace(kind="action"), nested=True)

@@ -11,7 +11,6 @@ wait, losers first and then in the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from evolute.errors import Overloaded
@@ -37,15 +36,18 @@ class _Function:
 class Place:
     """The right to run a function once. Leave it as soon as it is known whether the run has lost."""
 
-    def __init__(self, leave: Callable[[], None] | None, *, is_narrow: bool = False) -> None:
-        self._leave = leave
-        self.is_narrow = is_narrow
+    __slots__ = ("_crowd", "_function", "is_narrow")
+
+    def __init__(self, crowd: Crowd, function: _Function | None) -> None:
+        self._crowd = crowd
+        self._function = function
+        self.is_narrow = function is not None
 
     def leave(self) -> None:
         """Leaving twice does nothing."""
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
+        function, self._function = self._function, None
+        if function is not None:
+            self._crowd._left(function)
 
 
 class Crowd:
@@ -56,14 +58,22 @@ class Crowd:
         self._newcomers_max = limits.call_queue_length_max
         self._functions: dict[str, _Function] = {}
 
-    async def enter(self, path: str, *, has_lost: bool) -> Place:
-        """Raises Overloaded if too many wait who have not been run yet."""
+    def enter_at_once(self, path: str) -> Place | None:
+        """None if there is a line for the function, in which `enter` waits."""
         function = self._functions.get(path)
         if function is None or not function.is_narrow:
-            return Place(None)
+            return Place(self, None)
         if function.running < self._width:
             function.running += 1
-            return Place(lambda: self._left(function), is_narrow=True)
+            return Place(self, function)
+        return None
+
+    async def enter(self, path: str, *, has_lost: bool) -> Place:
+        """Raises Overloaded if too many wait who have not been run yet."""
+        place = self.enter_at_once(path)
+        if place is not None:
+            return place
+        function = self._functions[path]
         line = function.losers if has_lost else function.newcomers
         if line is function.newcomers and len(line) >= self._newcomers_max:
             raise Overloaded(
@@ -71,7 +81,7 @@ class Crowd:
                 "the setting is call_queue_length_max"
             )
         await line.wait(give_back=partial(self._left, function))
-        return Place(lambda: self._left(function), is_narrow=True)
+        return Place(self, function)
 
     def note(self, path: str, *, lost: bool) -> None:
         """How a run has ended."""

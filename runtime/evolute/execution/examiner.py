@@ -132,5 +132,5 @@ class ProcessExaminer:
         return self._process
 
 
-def _nothing(_: WorkerProcess) -> None:
+def _nothing(_: object) -> None:
     pass

@@ -154,8 +154,8 @@ class Executor:
         with self._admission.admit(always=call.depth > 0 or call.ending is not None):  # what has run is to be told
             started_ns = self._clock.now_ns()
             attempt = partial(self._attempt_mutation, call)
-            outcome, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
-            outcome = Outcome(outcome.value, outcome.error, outcome.log_lines, outcome.ts or ts)
+            ran, ts = await self._attempts.until_committed(attempt, on_commit, path=call.path)
+            outcome = Outcome(ran.value, ran.error, ran.log_lines, ts)
             self._log_call(call, "mutation", started_ns, outcome)
             return outcome
 
@@ -260,7 +260,7 @@ class Executor:
 
     # --- Transactions ----------------------------------------------------------------------------------------------
 
-    async def _attempt_mutation(self, call: Call, mode: Mode) -> Attempted[Outcome]:
+    async def _attempt_mutation(self, call: Call, mode: Mode) -> Attempted[CallResult | Outcome]:
         try:
             ran = await self._run("mutation", (call,), mode=mode)
         except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
@@ -271,9 +271,8 @@ class Executor:
         if ran.refused == JOB_CHANGED:
             raise JobChanged
         result = ran.results[0]
-        ts = ran.replayed_ts or (ran.begin_ts if result.error is not None else 0)
-        outcome = Outcome(result.value, result.error, result.log_lines, ts)
-        return Attempted(outcome, ran.begin_ts, result.read_set, ran.write_set, seen=ran.seen, link=ran.link)
+        begin_ts = ran.replayed_ts or ran.begin_ts  # what was replayed has happened then, and writes nothing now
+        return Attempted(result, begin_ts, result.read_set, ran.write_set, None, ran.seen, ran.link)
 
     async def _run(
         self,
@@ -284,18 +283,18 @@ class Executor:
         deaths: int = 0,
         under_way: Awaitable[FunctionOutcome] | None = None,
     ) -> FunctionOutcome:
-        """One run, with the code that belongs to its snapshot. The log has published that, unless the run was `fresh`
-        and wants to write: then it is told to nobody before it is durable itself. Raises Withdrawn, Conflict.
+        """One run, with the code that belongs to its snapshot. The log has published that, unless the run wants to
+        write: then it is told to nobody before it is durable itself, later than that. Raises Withdrawn, Conflict.
         """
         for _ in range(_REFUSALS_MAX):
             run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
             outcome, under_way = await run, None
+            if outcome.write_set:
+                return outcome
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
             if outcome.refused == NOT_YET_KNOWN:
                 raise Withdrawn
-            if outcome.write_set and (outcome.seen is not None or outcome.link is not None):
-                return outcome
             if outcome.link is not None and outcome.link.after_id:
                 if not outcome.results:  # and nothing is known of what it has read
                     raise Withdrawn
@@ -377,18 +376,9 @@ class Executor:
 
     def _log_call(self, call: Call, kind: str, started_ns: int, outcome: Outcome) -> None:
         duration_ms = (self._clock.now_ns() - started_ns) / NS_PER_MS
-        self._call_log.add(
-            CallLogEntry(
-                path=call.path,
-                kind=kind,
-                started_ns=started_ns,
-                duration_ms=duration_ms,
-                log_lines=outcome.log_lines,
-                error=None if outcome.error is None else outcome.error.message,
-                job=call.job,
-                session=call.session,
-            )
-        )
+        error = None if outcome.error is None else outcome.error.message
+        what = call.path, kind, started_ns, duration_ms, outcome.log_lines, error, call.job, call.session
+        self._call_log.add(CallLogEntry(*what))
 
 
 def _as_outcome(result: QueryResult) -> Outcome:

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from evolute.clock import Clock
-from evolute.database.pending_view import PendingView
+from evolute.database.pending_view import Mark, PendingView
 from evolute.errors import Overloaded, Overtaken, ShuttingDown
 from evolute.execution.blocking_lane import BlockingLane
 from evolute.execution.examiner import ProcessExaminer
@@ -47,7 +47,7 @@ RESTART_S_MAX = 5.0
 
 
 class Pool:
-    """Owns every worker process. Lives on the event loop."""
+    """Owns every worker process. Make it while the event loop runs, and use it on that loop's thread."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Pool:
         action_workers: int,
         on_worker_death: Callable[[], object],
         processes: ProcessStarter | None = None,
-        pending_view: Callable[[], PendingView | None] = lambda: None,
+        pending_view: Callable[[Mark], PendingView | None] = lambda shown: None,
         stages: Stages | None = None,
     ) -> None:
         self._stages = stages or Stages()
@@ -75,6 +75,7 @@ class Pool:
         self._blocking = BlockingLane(
             limits, active=lambda: self._active, start=self._start_blocking, submit=self.submit
         )
+        self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._seeds = seeds()
         self._chain = ChainChoice()
@@ -182,7 +183,7 @@ class Pool:
         of them before, Overloaded, ShuttingDown. A batch's raises FunctionCrashed for one death, and Overtaken: run
         each alone. If it is cancelled, the transaction is left to end: it harms nobody.
         """
-        pending = Pending(kind, calls, asyncio.get_running_loop().create_future(), deaths=deaths, fresh=fresh)
+        pending = Pending(kind, calls, self._loop.create_future(), deaths=deaths, fresh=fresh)
         try:
             self._enqueue(pending, urgent=urgent)
         except (Overloaded, ShuttingDown) as error:
@@ -195,7 +196,7 @@ class Pool:
             if self._closing:
                 raise ShuttingDown
             return await self._blocking.run(call, callbacks)
-        answered: asyncio.Future[FunctionOutcome] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[FunctionOutcome] = self._loop.create_future()
         pending = Pending("action", (call,), answered, callbacks, nested)
         self._enqueue(pending, urgent=nested)
         try:
@@ -218,7 +219,7 @@ class Pool:
             async with self._blocking.room() as place:
                 yield place
             return
-        request = RoomRequest(asyncio.get_running_loop().create_future())
+        request = RoomRequest(self._loop.create_future())
         self._queues["action"].append(request)
         self._dispatch("action")
         try:
@@ -234,15 +235,13 @@ class Pool:
             raise ShuttingDown
         lane: Lane = "action" if pending.kind == "action" else "transaction"
         queue = self._queues[lane]
-        name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
         length_max = self._limits.action_queue_length_max if lane == "action" else self._limits.call_queue_length_max
         if len(queue) >= length_max and not urgent:  # what others wait for is never turned away
+            name = "action_queue_length_max" if lane == "action" else "call_queue_length_max"
             raise Overloaded(f"{length_max} calls wait for a worker; the setting is {name}")
-        if urgent:
-            queue.appendleft(pending)
-        else:
-            queue.append(pending)
-        self._dispatch(lane)
+        (queue.appendleft if urgent else queue.append)(pending)
+        if urgent or len(queue) == 1:  # or nobody can take who has come before it
+            self._dispatch(lane)
 
     def _dispatch(self, lane: Lane) -> None:
         """Gives what waits to the workers that can take it, the least loaded first."""
@@ -271,9 +270,10 @@ class Pool:
     def submit(self, worker: WorkerProcess, pending: Pending) -> None:
         """To a worker of the active generation, and to no other one."""
         assert self._active is not None
-        view = self._pending_view() if pending.fresh else None
+        view = self._pending_view(worker.shown) if pending.fresh else None
+        mark = None if view is None else worker.chain.mark
         what = pending.kind, self._active.deployment.hash, pending.calls, self._clock.now_ns(), next(self._seeds)
-        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept), pending)
+        worker.submit(FunctionRequest(next(self._ids), *what, view, pending.kept, mark), pending)
 
     def _overtake(self, worker: WorkerProcess) -> None:
         """What was sent behind a request that runs long gets a second place, at the head of the queue.
@@ -305,7 +305,7 @@ class Pool:
             self._limits,
             processes=self._processes,
             stages=self._stages if lane == "transaction" else None,
-            on_outcome=lambda worker: self._has_changed(worker.lane),
+            on_outcome=self._has_changed,
             on_late=self._overtake,
             on_gone=lambda worker: self._bury(generation, worker),
         )
@@ -393,6 +393,6 @@ class Pool:
                 return
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

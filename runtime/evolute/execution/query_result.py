@@ -6,7 +6,6 @@ It may be used at T exactly if ``begin_ts <= T < broken_at``. While it is held i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from evolute.database.subscriptions import Subscription
@@ -59,7 +58,7 @@ class QueryResult:
 
     def __init__(self, call: Call, result: CallResult, begin_ts: int, made_ns: int) -> None:
         self.asked = call
-        self.call = call if call.journal == result.journal else replace(call, journal=result.journal)
+        self.call = call if call.journal == result.journal else call._replace(journal=result.journal)
         self.value: bytes | None = result.value
         self.error: CallError | None = result.error
         self.log_lines = result.log_lines

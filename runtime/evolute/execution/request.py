@@ -10,10 +10,10 @@ anew for every call is a named tuple, because these are made the fastest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from evolute.database.chain import ChainMark, Link
+from evolute.database.chain import Chain, ChainMark, Link
 from evolute.database.pending_view import PendingView
 from evolute.database.read_set import ReadSet
 from evolute.database.write_set import WriteSet
@@ -33,8 +33,7 @@ NOT_YET_KNOWN: Refusal = "NotYetKnown"
 COMPLETION_FAILED = "CompletionFailed"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call of one function. `arguments` is the canonical JSON of one object.
 
     `kind` None takes a function of any kind; `public_only` hides internal functions as if they did not exist.
@@ -68,29 +67,19 @@ class Call:
 
     def of_anyone(self) -> Call:
         """The same, by a caller whose identity nobody knows."""
-        return self if self.identity is None else replace(self, identity=None)
+        return self if self.identity is None else self._replace(identity=None)
 
     def to_wire(self) -> Wire:
-        return (
-            self.path,
-            self.arguments,
-            self.kind,
-            self.public_only,
-            self.identity,
-            self.session,
-            self.job,
-            self.parent_job,
-            self.depth,
-            None if self.cron is None else tuple(self.cron),
-            None if self.ending is None else tuple(self.ending),
-            self.place,
-            self.journal,
-        )
+        if self.cron is None and self.ending is None:
+            return tuple(self)
+        cron = None if self.cron is None else tuple(self.cron)
+        ending = None if self.ending is None else tuple(self.ending)
+        return tuple({**self._asdict(), "cron": cron, "ending": ending}.values())
 
     @classmethod
     def from_wire(cls, wire: Wire) -> Call:
         call = cls(*wire)
-        return call if call.ending is None else replace(call, ending=Ending(*call.ending))
+        return call if call.ending is None else call._replace(ending=Ending(*call.ending))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +173,24 @@ class FunctionRequest(NamedTuple):
     chained: ChainMark | None = None
 
     def to_wire(self) -> Wire:
-        calls = tuple(call.to_wire() for call in self.calls)
-        pending = None if self.pending is None else self.pending.to_wire()
-        chained = None if self.chained is None else tuple(self.chained)
-        return (self.id, self.kind, self.deployment, calls, self.now_ns, self.seed, pending, self.kept, chained)
+        request_id, kind, deployment, calls, now_ns, seed, pending, kept, chained = self
+        return (
+            request_id,
+            kind,
+            deployment,
+            tuple(map(Call.to_wire, calls)),
+            now_ns,
+            seed,
+            None if pending is None else pending.to_wire(),
+            kept,
+            None if chained is None else tuple(chained),
+        )
 
     @classmethod
     def from_wire(cls, wire: Wire) -> FunctionRequest:
         request_id, kind, deployment, calls, now_ns, seed, pending, kept, chained = wire
         view = None if pending is None else PendingView(*pending)
-        those = tuple(Call.from_wire(call) for call in calls)
+        those = tuple(map(Call.from_wire, calls))
         mark = None if chained is None else ChainMark(*chained)
         return cls(request_id, kind, deployment, those, now_ns, seed, view, kept, mark)
 
@@ -225,7 +222,7 @@ class FunctionOutcome(NamedTuple):
         return (
             self.id,
             self.begin_ts,
-            tuple(result.to_wire() for result in self.results),
+            tuple(map(CallResult.to_wire, self.results)),
             None if self.write_set is None else self.write_set.to_wire(),
             self.replayed_ts,
             self.refused,
@@ -236,12 +233,13 @@ class FunctionOutcome(NamedTuple):
         )
 
     @classmethod
-    def from_wire(cls, wire: Wire) -> FunctionOutcome:
+    def from_wire(cls, wire: Wire, chain: Chain | None = None) -> FunctionOutcome:
+        """`chain` is that of the worker that it comes from."""
         request_id, begin_ts, results, write_set, replayed_ts, refused, exiting, seen, busy_ns, chained = wire
         return cls(
             request_id,
             begin_ts,
-            tuple(CallResult.from_wire(result) for result in results),
+            tuple(map(CallResult.from_wire, results)),
             None if write_set is None else WriteSet.from_wire(write_set),
             replayed_ts,
             refused,
@@ -249,6 +247,7 @@ class FunctionOutcome(NamedTuple):
             seen,
             busy_ns,
             chained,
+            None if chain is None or chained is None else Link(chain, chained[0], request_id, chained[1]),
         )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from evolute.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from evolute.database.chain import Chain, Link
+from evolute.database.chain import Chain
 from evolute.database.pending_view import NOTHING_SHOWN
 from evolute.errors import DefinitionError, LimitReached
 from evolute.execution.async_channel import AsyncChannel, open_channel
@@ -52,7 +52,8 @@ class RoomRequest:
 class WorkerProcess:
     """Owns a process and the channel to it. The callbacks are called on the event loop, synchronously.
 
-    `on_outcome` follows every answer; `on_late` is called again and again while a request runs long, `on_gone` once.
+    `on_outcome` follows every answer, with the lane; `on_late` is called again and again while a request runs long,
+    `on_gone` once.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class WorkerProcess:
         limits: Limits,
         *,
         processes: ProcessStarter,
-        on_outcome: Callable[[WorkerProcess], None],
+        on_outcome: Callable[[Lane], None],
         on_late: Callable[[WorkerProcess], None],
         on_gone: Callable[[WorkerProcess], None],
         stages: Stages | None = None,
@@ -74,9 +75,12 @@ class WorkerProcess:
         self.retired = False  # it takes no more requests
         self.leaving = False  # it holds none, and its end is expected
         self.gone = False
+        self.is_late = False
+        """A transaction worker whose request runs long: what is sent to it now would wait behind that."""
         self.killed_because: str | None = None
         self.overdue: Pending | None = None  # the request that it was killed for
         self._limits = limits
+        self._requests_max = limits.requests_per_worker_max
         self._processes, self._stages = processes, stages
         self._on_outcome = on_outcome
         self._on_late = on_late
@@ -96,18 +100,13 @@ class WorkerProcess:
         self._watch_interval_ns = max(watched_ms * NS_PER_MS // 4, 20 * NS_PER_MS)
         self._watchdog: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
-        self._shown, self._chain = NOTHING_SHOWN.mark, Chain()
+        self.shown, self.chain = NOTHING_SHOWN.mark, Chain()
         self._callback_tasks: set[asyncio.Task[None]] = set()
         self._nested_actions: dict[asyncio.Task[None], int] = {}
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
-
-    @property
-    def is_late(self) -> bool:
-        """A transaction worker whose request runs long: what is sent to it now would wait behind that."""
-        return bool(self.pending) and monotonic_ns() - self._head_since_ns > self._watch_interval_ns
 
     @property
     def slots_used(self) -> int:
@@ -119,7 +118,7 @@ class WorkerProcess:
         """Whether it takes one more request that needs a place of its own."""
         if self.lane == "action":
             return self.slots_used < self._limits.actions_per_worker_max
-        return not self.is_late and len(self.pending) < self._limits.requests_per_worker_max
+        return not self.is_late and len(self.pending) < self._requests_max
 
     @property
     def is_ready_for_next(self) -> bool:
@@ -198,24 +197,23 @@ class WorkerProcess:
             self._on_closed(None)
 
     def submit(self, request: FunctionRequest, pending: Pending) -> None:
-        """Sends the request. Its future is resolved here, or given back to the pool if the worker dies."""
+        """Sends the request, with what is pending and new to who was `shown` the rest. The future of `pending` is
+        resolved here, or given back to the pool if the worker dies."""
         assert self._channel is not None
         assert not self.gone
-        view = request.pending
-        if view is not None:
-            request = request._replace(pending=view.since(self._shown), chained=self._chain.mark)
         pending.sent_ns = monotonic_ns()
         try:
             self._channel.send(("request", request.to_wire()))
         except LimitReached as error:
             pending.future.set_exception(error)
             return
-        if view is not None:
-            self._shown = view.mark
+        if request.pending is not None:
+            self.shown = request.pending.mark_after(self.shown)
         if not self.pending:
             self._head_since_ns = pending.sent_ns
         self.pending[request.id] = pending
-        self._watch()
+        if self._watchdog is None:
+            self._watch()
 
     def cancel(self, pending: Pending) -> None:
         """Ends an action, at its next await or with its process, and those that it has called."""
@@ -270,7 +268,7 @@ class WorkerProcess:
     def _on_frame(self, frame: Frame) -> None:
         match frame[0]:
             case "outcome":
-                self._on_outcome_frame(FunctionOutcome.from_wire(frame[1]))
+                self._on_outcome_frame(FunctionOutcome.from_wire(frame[1], self.chain))
             case "callback":
                 _, request_id, callback_id, operation, payload = frame
                 self._on_callback(request_id, callback_id, operation, payload)
@@ -294,17 +292,15 @@ class WorkerProcess:
     def _on_outcome_frame(self, outcome: FunctionOutcome) -> None:
         pending = self.pending.pop(outcome.id, None)
         self._head_since_ns = now_ns = monotonic_ns()
+        self.is_late = False
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
-        if outcome.chained is not None:
-            origin, after_id = outcome.chained
-            outcome = outcome._replace(link=Link(self._chain, origin, outcome.id, after_id))
         if pending is not None and not pending.future.done():
             pending.future.set_result(outcome)
             if self._stages is not None:
                 self._stages.note_run(pending.kind, pending.asked_ns, now_ns, outcome.busy_ns)
-        self._on_outcome(self)
+        self._on_outcome(self.lane)
         if self.retired:
             self.retire()
 
@@ -341,9 +337,8 @@ class WorkerProcess:
     # --- Limits ----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        if self._watchdog is None:
-            interval_s = self._watch_interval_ns / NS_PER_S
-            self._watchdog = asyncio.get_running_loop().call_later(interval_s, self._on_watchdog)
+        interval_s = self._watch_interval_ns / NS_PER_S
+        self._watchdog = asyncio.get_running_loop().call_later(interval_s, self._on_watchdog)
 
     def _on_watchdog(self) -> None:
         """The second stage of a time limit: it also ends C code and code that swallows the first."""
@@ -356,7 +351,8 @@ class WorkerProcess:
             if now_ns - self._head_since_ns > self._allowed_ns(head):
                 self.overdue = head
                 self.kill("time limit")
-            elif self.is_late:
+            elif now_ns - self._head_since_ns > self._watch_interval_ns:
+                self.is_late = True
                 self._on_late(self)
         else:
             if any(now_ns - pending.sent_ns > self._allowed_ns(pending) for pending in self.pending.values()):

@@ -10,7 +10,6 @@ that were never told. Holding a result keeps it live in the query cache, so ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 from evolute.database.read_set import ReadSet
 from evolute.errors import (
@@ -120,7 +119,7 @@ class QuerySet:
         for query in self._queries.values():
             if query.call is None:
                 continue
-            call = replace(query.call, identity=identity.attributes, public_only=not identity.is_admin)
+            call = query.call._replace(identity=identity.attributes, public_only=not identity.is_admin)
             if call != query.call:
                 query.call = call
                 query.release()
