@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from evolute.database.read_set import ReadSet
 from evolute.database.recent_commits import RecentCommits
 from evolute.database.snapshot import Snapshot
 from evolute.database.write_set import WriteSet
-from evolute.errors import Conflict, Withdrawn
+from evolute.errors import Conflict, Overloaded, Withdrawn
 from evolute.execution.request import NOT_YET_KNOWN, Call, FunctionRequest
 from evolute.execution.runner import Runner
 from evolute.execution.worker import _run_chained
+from evolute.limits import MIB, Limits
 from evolute.storage.keyspace import LAST_TS, encode_number, session_record_key
 from evolute.values.wire_codec import COMMIT_TS_PLACEHOLDER, encode
 from tests.contracts.model_engine import ModelEngine
@@ -227,5 +229,38 @@ def test_what_writes_nothing_has_happened_at_a_moment_at_which_all_that_it_read_
                 db.committer.require_seen(reading(b"a", b"b"), begin_ts, behind)
             with pytest.raises(Withdrawn):
                 db.committer.require_seen(reading(b"a"), begin_ts, Link(chain, first.origin, 10, 9))
+
+    asyncio.run(main())
+
+
+def test_who_is_turned_away_before_it_is_validated_is_refused(tmp_path: Path) -> None:
+    """Or a chain that it has broken off would wait for it, and its worker would have none any more."""
+
+    async def main() -> None:
+        limits = Limits(map_bytes_max=64 * MIB, commit_queue_length_max=2)
+        async with opened(tmp_path, limits) as db:
+            chain, write_set = Chain(), WriteSet({b"a": b"7"}, frozenset({b"a"}))
+
+            async def commit() -> int:
+                return await db.committer.commit(
+                    0, ReadSet(), write_set, link=Link(chain, chain.mark.origin, next(ids), 0)
+                )
+
+            ids, origins = itertools.count(7), [chain.mark.origin]
+            async with db.committer.serially():
+                held = asyncio.create_task(commit())
+                await asyncio.sleep(0)
+                held.cancel()
+            origins.append(chain.mark.origin)
+
+            db.disk.gate.clear()
+            others = [asyncio.create_task(db.put(key)) for key in (b"x", b"y")]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await commit()
+            origins.append(chain.mark.origin)
+            assert len(set(origins)) == 3, origins
+            db.disk.gate.set()
+            await asyncio.gather(*others)
 
     asyncio.run(main())

@@ -88,6 +88,11 @@ class Arrival:
             puts[key] = value.replace(COMMIT_TS_PLACEHOLDER, int64_json(self.commit_ts), count)
         return puts
 
+    def refuse(self) -> None:
+        """It is not going to be pending: its chain must not wait for that."""
+        if self.link is not None:
+            self.link.refuse()
+
     def succeed(self) -> None:
         if not self.done.done():
             self.done.set_result(self.commit_ts)

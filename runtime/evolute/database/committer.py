@@ -64,6 +64,7 @@ from evolute.errors import (
     ShuttingDown,
     StorageFailed,
     StorageFull,
+    TooManyWrites,
     Withdrawn,
 )
 from evolute.limits import Limits
@@ -162,7 +163,11 @@ class Committer:
             begin_ts, read_set, write_set, on_published, self._loop.create_future(), fill, seen, on_validated, link
         )
         if not serial:
-            self._require_room(arrival)
+            try:
+                self._require_room(arrival)
+            except (Overloaded, TooManyWrites):
+                arrival.refuse()
+                raise
         self._queue_length += 1
         self._queue_bytes += arrival.bytes
         if self._is_serial and not serial:
@@ -262,6 +267,7 @@ class Committer:
             arrival = self._held.popleft()
             if arrival.done.cancelled():
                 self._leave(1, arrival.bytes)
+                arrival.refuse()
             else:
                 self._admit(arrival)
 
@@ -270,8 +276,7 @@ class Committer:
         error = self._fate_unknown or self._validation.error_of(arrival)
         if error is not None:
             self._leave(1, arrival.bytes)
-            if arrival.link is not None:
-                arrival.link.refuse()
+            arrival.refuse()
             arrival.fail(error)
             return
         if arrival.fill is not None:

@@ -14,6 +14,7 @@ for whoever called: Overloaded, ShuttingDown, StorageFull, StorageFailed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -264,7 +265,8 @@ class Executor:
         try:
             ran = await self._run("mutation", (call,), mode=mode)
         except (FunctionTimedOut, FunctionCrashed, LimitReached) as error:
-            if mode.fresh:  # what it has seen of its chain may never have been, and may be why
+            # What it has seen of its chain may never have been, and may be why. After a death it sees none of that.
+            if mode.fresh and not isinstance(error, FunctionCrashed):
                 return await self._attempt_mutation(call, FIRST)
             outcome = self.failed(error)
             return Attempted(outcome, outcome.ts, ReadSet(), None)
@@ -288,7 +290,11 @@ class Executor:
         """
         for _ in range(_REFUSALS_MAX):
             run = under_way or self._runners.run(kind, calls, urgent=mode.urgent, fresh=mode.fresh, deaths=deaths)
-            outcome, under_way = await run, None
+            try:
+                outcome, under_way = await run, None
+            except asyncio.CancelledError:
+                _abandon(run)
+                raise
             if outcome.write_set:
                 return outcome
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
@@ -379,6 +385,12 @@ class Executor:
         error = None if outcome.error is None else outcome.error.message
         what = call.path, kind, started_ns, duration_ms, outcome.log_lines, error, call.job, call.session
         self._call_log.add(CallLogEntry(*what))
+
+
+def _abandon(run: Awaitable[FunctionOutcome]) -> None:
+    """Its caller is cancelled, perhaps in the moment in which it has ended."""
+    if isinstance(run, asyncio.Future) and run.done() and not run.cancelled() and run.exception() is None:
+        run.result().abandon()
 
 
 def _as_outcome(result: QueryResult) -> Outcome:

@@ -19,7 +19,8 @@ class Pending:
     """`deaths` counts the workers that died while they ran it.
 
     `places` counts the queues and workers that hold it: behind a request that runs long it gets a second place, and the
-    outcome that comes first is used. `fresh`: it is to see what is pending when it is sent.
+    outcome that comes first is used. `fresh`: it is to see what is pending when it is sent; not after a death, so that
+    the second one cannot be the fault of what never was.
     """
 
     kind: RequestKind

@@ -359,6 +359,7 @@ class Pool:
             running = unanswered[0]
             if worker.overdue is None:
                 running.deaths += 1
+                running.fresh = False
             if worker.overdue is running:
                 self._fail(running, timed_out(running, self._limits))
             elif running.deaths >= (2 if runs_again(running) else 1):

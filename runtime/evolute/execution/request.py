@@ -232,6 +232,11 @@ class FunctionOutcome(NamedTuple):
             self.chained,
         )
 
+    def abandon(self) -> None:
+        """Nobody is going to commit what it wants to write: its chain must not wait for that."""
+        if self.link is not None and self.write_set:
+            self.link.refuse()
+
     @classmethod
     def from_wire(cls, wire: Wire, chain: Chain | None = None) -> FunctionOutcome:
         """`chain` is that of the worker that it comes from."""

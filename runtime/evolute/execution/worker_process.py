@@ -296,7 +296,9 @@ class WorkerProcess:
         if outcome.exiting:
             self.retired = True
             self.leaving = self.lane != "action"  # an action worker ends when the others have
-        if pending is not None and not pending.future.done():
+        if pending is None or pending.future.done():  # another was faster, or its caller is gone
+            outcome.abandon()
+        else:
             pending.future.set_result(outcome)
             if self._stages is not None:
                 self._stages.note_run(pending.kind, pending.asked_ns, now_ns, outcome.busy_ns)
