@@ -295,7 +295,7 @@ class Executor:
             except asyncio.CancelledError:
                 _abandon(run)
                 raise
-            if outcome.write_set:
+            if outcome.write_set:  # to the committer in this very turn: outcomes of a chain come there in their order
                 return outcome
             if outcome.begin_ts == 0:  # the worker could not even open a snapshot
                 outcome = outcome._replace(begin_ts=self._database.log.published_ts)
