@@ -130,21 +130,18 @@ def test_after_the_call_nothing_is_raised_and_the_next_starts_anew(clock: CallCl
     assert 4e6 < clock.user_ns < 50e6
 
 
-def test_the_timer_of_an_earlier_call_serves_the_next_ones(clock: CallClock) -> None:
-    clock.start(40, "x")
+@pytest.mark.parametrize(("earlier_ms", "own_ms", "shown"), [(40, 80, r"0\.08s"), (5000, 30, r"0\.03s")])
+def test_the_timer_of_an_earlier_call_serves_the_next_ones(
+    clock: CallClock, earlier_ms: int, own_ms: int, shown: str
+) -> None:
+    """It reminds too soon, and is set again for what is left; one that would remind too late is not kept."""
+    clock.start(earlier_ms, "earlier")
     clock.stop()
-    clock.start(80, "y")
-    with pytest.raises(TimeLimit, match="0\\.08s"):
+    clock.start(own_ms, "own")
+    with pytest.raises(TimeLimit, match=shown):
         clock.user_code(busy, 1000)
     clock.stop()
-    assert clock.user_ns >= 80e6  # reminded after 40 ms, and set again for what was left
-
-    clock.start(5000, "long")
-    clock.stop()
-    clock.start(30, "short")
-    with pytest.raises(TimeLimit, match="0\\.03s"):
-        clock.user_code(busy, 1000)
-    clock.stop()
+    assert clock.user_ns >= own_ms * 1e6
 
 
 def test_a_closed_scope_refuses() -> None:
