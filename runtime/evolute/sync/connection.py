@@ -21,7 +21,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Concatenate, ParamSpec
 
 from evolute.clock import NS_PER_MS, monotonic_ns
 from evolute.errors import DiskFault, Retry, Unauthorized
@@ -46,6 +47,7 @@ from evolute.sync.phase import CLOSED, IDLE
 from evolute.sync.session import Session
 from evolute.sync.socket import Socket, SocketGone
 
+P = ParamSpec("P")
 logger = logging.getLogger("evolute.sync")
 
 _OPENING_TURNS = 4
@@ -120,6 +122,7 @@ class Connection:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._outgoing.clear()  # or a `_flush` that was to come in the next turn would go on with it
         stopping = list(filter(None, (self._writer, self._computation, self._verification)))
         for task in stopping:
             task.cancel()
@@ -220,11 +223,9 @@ class Connection:
                 case Compute():
                     self._begin_computing(effect)
                 case StartMutation():
-                    number = next(self._call_numbers)
-                    self._calls[number] = self._loop.create_task(self._mutate(number, effect.call))
+                    self._start(self._mutate, effect.call)
                 case StartAction(request_id, call):
-                    number = next(self._call_numbers)
-                    self._calls[number] = self._loop.create_task(self._act(number, request_id, call))
+                    self._start(self._act, request_id, call)
                 case Verify(token):
                     self._verify(token)
                 case AwaitBurst():
@@ -298,6 +299,13 @@ class Connection:
 
         timer = self._loop.call_later(delay_ms / 1000, fire)
         self._timers.add(timer)
+
+    def _start(
+        self, run: Callable[Concatenate[int, P], Coroutine[None, None, None]], /, *what: P.args, **named: P.kwargs
+    ) -> None:
+        """A call under a number of its own, by which it takes itself away when it has ended."""
+        number = next(self._call_numbers)
+        self._calls[number] = self._loop.create_task(run(number, *what, **named))
 
     async def _mutate(self, number: int, call: Call) -> None:
         try:

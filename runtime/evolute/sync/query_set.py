@@ -91,8 +91,7 @@ class QuerySet:
 
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._queries: dict[int, LiveQuery] = {}
-        self.broke_off: list[tuple[LiveQuery, QueryResult]] = []
-        """The new results of runs that broke off, for `retries`."""
+        self._broke_off: list[tuple[LiveQuery, QueryResult]] = []
         self._on_broken = on_broken
 
     def __len__(self) -> int:
@@ -161,17 +160,17 @@ class QuerySet:
     def _note_failure(self, query: LiveQuery, result: QueryResult) -> None:
         if result.error is not None and result.error.code in RUN_BROKE_OFF:
             query.attempts += 1
-            self.broke_off.append((query, result))
+            self._broke_off.append((query, result))
         else:
             query.attempts = 0
 
     def retries(self, limits: Limits) -> list[RetryLater]:
         """Whose new result is of a run that broke off is run again: the more such runs in a row, the later."""
         found: list[RetryLater] = []
-        for query, result in self.broke_off:
+        for query, result in self._broke_off:
             delay_ms = min(limits.query_retry_ms_min << min(query.attempts - 1, 32), limits.query_retry_ms_max)
             found.append(RetryLater(query.query_id, result, delay_ms))
-        self.broke_off = []
+        self._broke_off = []
         return found
 
     def close(self) -> None:

@@ -40,8 +40,6 @@ class Requested:
         self.query_set_version = 0
         self.identity_version = 0
         self.identity: Identity = ANONYMOUS
-        self.has_news = False
-        """Whether the versions have changed since modifications were taken."""
         self.session_id: str | None = None
         self.client_clock_skew_ms: int | None = None
 
@@ -64,7 +62,6 @@ class Requested:
         """What follows is asked by `identity`."""
         self.identity = identity
         self.identity_version += 1
-        self.has_news = True
 
     def modify_query_set(self, message: ModifyQuerySet) -> None:
         _require_version("ModifyQuerySet", message.base_version, self.query_set_version)
@@ -80,11 +77,9 @@ class Requested:
             text = f"The arguments of a session's queries may have {self._queries_bytes_max} bytes "
             raise ProtocolViolation("TooManyQueryBytes", text + "in all (session_queries_bytes_max).")
         self.query_set_version = message.new_version
-        self.has_news = True
 
     def take_modifications(self) -> list[AddQuery | RemoveQuery]:
         """Those not taken before, in the order received."""
-        self.has_news = False
         modifications, self._modifications = self._modifications, []
         return modifications
 

@@ -204,7 +204,7 @@ class Session:
         if self.phase is PARKED:
             self._send_parked()
         self._start_next_mutation()
-        if self._queries or self._requested.has_news:
+        if self._queries or self._has_news():
             self._on_dirty()
         else:
             self._begin(now_ns, published_ts)  # nothing is watched: the Transition leaves with the answer
@@ -266,7 +266,7 @@ class Session:
     def _begin(self, now_ns: int, published_ts: int) -> None:
         if self.phase is not IDLE or self._awaiting_burst or not self._is_dirty() or self._told_of_expiry(now_ns):
             return
-        if self._requested.has_news:
+        if self._has_news():
             self._fold_in()
         self.phase = COMPUTING
         self._queries_changed = False
@@ -278,7 +278,11 @@ class Session:
             self._accept(published_ts, {}, now_ns)
 
     def _is_dirty(self) -> bool:
-        return self._queries_changed or self._transition_owed or self._requested.has_news
+        return self._queries_changed or self._transition_owed or self._has_news()
+
+    def _has_news(self) -> bool:
+        """Whether the client has asked for something that is not folded in yet: each step has a version."""
+        return self._requested.versions != self._versions
 
     def _fold_in(self) -> None:
         """Takes what the client has asked for so far into the query set, and so into the next Transition."""
@@ -304,8 +308,7 @@ class Session:
         assert self.phase is COMPUTING
         assert ts >= self._computing_at_least_ts, (ts, self._computing_at_least_ts)
         changed = self._queries.accept(results)
-        if self._queries.broke_off:
-            self._effects += self._queries.retries(self._limits)
+        self._effects += self._queries.retries(self._limits)
         self._send_answers(until_ts=ts)
         start, versions = self._current, self._versions
         is_news = changed or self._removed or self._transition_owed or versions != start[:2]
