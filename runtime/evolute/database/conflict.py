@@ -81,7 +81,7 @@ class TouchedKeys:
                 return Touch(key, latest)
         if not read_set.ranges:
             return None
-        keys = self._sorted if len(self._sorted) == len(last_touch) else self._sorted_keys()
+        keys = self._sorted_keys()
         length = len(keys)
         for start, end in read_set.ranges:
             index = bisect_left(keys, start)

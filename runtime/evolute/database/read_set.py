@@ -143,8 +143,7 @@ class ReadSet:
     def from_wire(cls, wire: tuple[Iterable[bytes], Iterable[tuple[bytes, bytes]]]) -> ReadSet:
         """The set that `to_wire` was called on, without its bound. Trusts that the ranges are sorted and apart."""
         points, ranges = wire
-        read_set = cls.__new__(cls)
-        read_set._intervals_max = None
+        read_set = cls()
         read_set.points = set(points)
         read_set.ranges = list(starmap(Interval, ranges))
         return read_set

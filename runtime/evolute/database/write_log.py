@@ -95,27 +95,22 @@ class LogReader:
 
         This is the question of isolation. Raises OutOfRetention if `after_ts` is older than what is remembered.
         """
-        log = self._log
-        if after_ts < log.floor_ts:
-            raise self._out_of_retention(after_ts)
-        return first_conflict(read_set, after_ts, log.newest_first())
+        self._require_retained(after_ts)
+        return first_conflict(read_set, after_ts, self._log.newest_first())
 
     def first_published_touch(self, read_set: ReadSet, after_ts: int) -> Touch | None:
         """The same for published commits alone: the question of reactivity, which must not see what may yet fail."""
-        log = self._log
-        if after_ts >= log.published_ts:
+        if after_ts >= self._log.published_ts:
             return None
-        if after_ts < log.floor_ts:
-            raise self._out_of_retention(after_ts)
-        return first_conflict(read_set, after_ts, reversed(log.published))
+        self._require_retained(after_ts)
+        return first_conflict(read_set, after_ts, reversed(self._log.published))
 
     def touched(self, start: bytes, end: bytes, after_ts: int) -> set[bytes]:
         """The keys of an interval that commits later than `after_ts` touched, published or pending.
 
         Raises OutOfRetention if `after_ts` is older than what is remembered.
         """
-        if after_ts < self._log.floor_ts:
-            raise self._out_of_retention(after_ts)
+        self._require_retained(after_ts)
         found: set[bytes] = set()
         for run in self._log.newest_first():
             if run.last_ts <= after_ts:
@@ -156,12 +151,13 @@ class LogReader:
             waiters=len(log.waiters),
         )
 
-    def _out_of_retention(self, after_ts: int) -> OutOfRetention:
-        return OutOfRetention(
-            f"The transaction began at {after_ts}, but the write log remembers only what happened after "
-            f"{self._log.floor_ts} (log_retention_ms={self._log.limits.log_retention_ms}, "
-            f"log_keys_max={self._log.limits.log_keys_max}). Run it again."
-        )
+    def _require_retained(self, after_ts: int) -> None:
+        if after_ts < self._log.floor_ts:
+            raise OutOfRetention(
+                f"The transaction began at {after_ts}, but the write log remembers only what happened after "
+                f"{self._log.floor_ts} (log_retention_ms={self._log.limits.log_retention_ms}, "
+                f"log_keys_max={self._log.limits.log_keys_max}). Run it again."
+            )
 
 
 class LogWriter:

@@ -13,8 +13,8 @@ the committer holds all others for the length of one run. So nothing fails becau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
 
 from evolute.clock import monotonic_ns
 from evolute.database.chain import Link
@@ -117,7 +117,7 @@ class Attempts:
                     run = await attempt(URGENT)
             except TimeoutError:
                 raise Contended(self._contended_text(lost_at)) from None
-            return run.value, await self._commit(run, on_commit, serial=True) if run.write_set else run.begin_ts
+            return run.value, await self._commit(run, on_commit, serial=True)
 
     async def _attempt(
         self,
@@ -129,7 +129,7 @@ class Attempts:
         """One attempt. Its place and its turn are free for the next as soon as it has been validated."""
         if path is None:
             run = await attempt(FIRST)
-            return run.value, await self._commit(run, on_commit) if run.write_set else run.begin_ts
+            return run.value, await self._commit(run, on_commit)
         place = self._crowd.enter_at_once(path)
         if place is None:
             came_ns = monotonic_ns()
@@ -148,8 +148,6 @@ class Attempts:
                 run = await attempt(FRESH if turn is not None or place.is_narrow else FIRST)
             finally:
                 self._running -= 1
-            if not run.write_set:
-                return run.value, run.begin_ts
             return run.value, await self._commit(run, on_commit, on_validated=on_validated)
         except Conflict:
             self._crowd.note(path, lost=True)
@@ -166,16 +164,17 @@ class Attempts:
             f"ms; the setting is serial_ms_max."
         )
 
-    def _commit(
+    async def _commit(
         self,
         run: Attempted[T],
         on_commit: OnCommit | None,
         *,
         serial: bool = False,
         on_validated: Callable[[bool], None] | None = None,
-    ) -> Coroutine[Any, Any, int]:
-        assert run.write_set is not None
-        return self._database.committer.commit(
+    ) -> int:
+        if not run.write_set:
+            return run.begin_ts
+        return await self._database.committer.commit(
             run.begin_ts,
             run.read_set,
             run.write_set,

@@ -18,13 +18,12 @@ from evolute.server.http_request import HttpRequest
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
-_NO_PARAMETERS: Mapping[str, str] = {}
 _KEPT_BYTES_MAX = 64
 
 
 @functools.lru_cache(maxsize=256)
 def _parameters_again(written: bytes) -> QueryParams:
-    """Short ones are nearly always the same: `format=json`."""
+    """Short ones are nearly always the same: none, or `format=json`."""
     return QueryParams(written)
 
 
@@ -42,8 +41,6 @@ class PlainRequest:
     @property
     def query_params(self) -> Mapping[str, str]:
         written = self._scope["query_string"]
-        if not written:
-            return _NO_PARAMETERS
         return _parameters_again(written) if len(written) <= _KEPT_BYTES_MAX else QueryParams(written)
 
 

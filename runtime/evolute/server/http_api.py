@@ -15,7 +15,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +24,7 @@ from evolute.execution.past_queries import PastQueries
 from evolute.execution.request import Call, CallError, Kind, Outcome
 from evolute.limits import Limits
 from evolute.protocol.fields import shown
+from evolute.protocol.json_text import json_text
 from evolute.protocol.messages import Failure
 from evolute.protocol.timestamp import decode_ts, encode_ts
 from evolute.server.auth import Authenticator
@@ -190,11 +190,11 @@ class HttpApi:
         else:
             failure = self._disclosure.answer(None, outcome.error, request_id_of(request))
             assert isinstance(failure, Failure)
-            parts = [b'{"status":"error","errorMessage":', orjson.dumps(_encodable(failure.message))]
+            parts = [b'{"status":"error","errorMessage":', json_text(failure.message)]
             if outcome.error.data is not None:
                 parts += (b',"errorData":', _value(request, format, outcome.error.data))
         if log_lines := self._disclosure.log_lines(outcome.log_lines):
-            parts += (b',"logLines":', orjson.dumps([_encodable(line) for line in log_lines]))
+            parts += (b',"logLines":', json_text(log_lines))
         parts.append(b"}")
         return b"".join(parts)
 
@@ -215,8 +215,3 @@ def _fault_of(wanted: WantedCall) -> Outcome:
     """The answer of a call that no function can be given."""
     assert wanted.fault is not None
     return Outcome(None, CallError(wanted.fault, code=BadRequest.code), (), 0)
-
-
-def _encodable(text: str) -> str:
-    """What functions print and raise may hold lone surrogates, which JSON cannot; they become `?`."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -75,7 +75,9 @@ class ObjectOf(Validator):
 
     def _check(self, value: object, resolver: Resolver, receiving: bool) -> object:
         given = self._given(value, receiving)
-        if self._is_plain(given, receiving):
+        row = self._row_type
+        builds = row is not None and (receiving or row.checks_itself)
+        if not builds and self._is_plain(given):
             return given
         result: dict[str, object] = {}
         for name, field in self.fields.items():
@@ -93,20 +95,17 @@ class ObjectOf(Validator):
             extra = sorted(name for name in given if name not in self.fields)
             if extra:
                 raise self._extra(extra[0], given)
-        if self._row_type is not None and (receiving or self._row_type.checks_itself):
-            built = self._built(self._row_type, result)
+        if row is not None and builds:
+            built = self._built(row, result)
             return built if receiving else result
         return result
 
-    def _is_plain(self, given: dict[str, object], receiving: bool) -> bool:
+    def _is_plain(self, given: dict[str, object]) -> bool:
         """Whether it is easy to see that these are all of the fields, and that they stay as they are."""
         types = self._plain_types
-        if len(given) != len(types):
-            return False
-        for name, item in given.items():
-            if name not in types or type(item) not in types[name]:
-                return False
-        return self._row_type is None or not (receiving or self._row_type.checks_itself)
+        return len(given) == len(types) and all(
+            name in types and type(item) in types[name] for name, item in given.items()
+        )
 
     def _given(self, value: object, receiving: bool) -> dict[str, object]:
         if isinstance(value, dict):
